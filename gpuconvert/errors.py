@@ -1,0 +1,72 @@
+"""Everything gpuconvert raises on purpose.
+
+Each class also inherits the standard type that a caller would guess, and
+carries the exit code that the command line returns for it::
+
+    GpuconvertError                     1   failed
+    ├── SettingsError    (ValueError)   2   an option is wrong or contradicts another
+    │   └── BudgetError  (MemoryError)  2   the work cannot be done within --memory
+    ├── SourceError      (ValueError)   3   the input is refused
+    │   └── SourceMissingError (FileNotFoundError)
+    ├── BackendError     (RuntimeError) 1   an explicitly chosen backend cannot be used
+    ├── PlanError        (ValueError)   1   plan.json or a part does not fit
+    ├── OutputError      (OSError)      1   the target cannot be written
+    ├── StoreError       (ValueError)   1   a store is damaged or not one of ours
+    ├── MissingExtraError (ImportError) 1   an optional dependency is not installed
+    └── Stopped                         75  stopped on request; the same command continues
+
+A message names file, place, value, expectation and remedy in one sentence,
+in lower case and without a full stop.
+"""
+
+
+class GpuconvertError(Exception):
+    """Base of every error that gpuconvert raises on purpose."""
+
+    exit_code = 1
+
+
+class SettingsError(GpuconvertError, ValueError):
+    """An option has a value that cannot be used, or contradicts another."""
+
+    exit_code = 2
+
+
+class BudgetError(SettingsError, MemoryError):
+    """The work does not fit into the memory it may use."""
+
+
+class SourceError(GpuconvertError, ValueError):
+    """The input is refused: damaged, contradictory or not supported."""
+
+    exit_code = 3
+
+
+class SourceMissingError(SourceError, FileNotFoundError):
+    """A file that the input needs is not there."""
+
+
+class BackendError(GpuconvertError, RuntimeError):
+    """An explicitly chosen backend cannot be used here, or failed."""
+
+
+class PlanError(GpuconvertError, ValueError):
+    """A plan or a part on disk does not fit this program or this job."""
+
+
+class OutputError(GpuconvertError, OSError):
+    """The target cannot be written."""
+
+
+class StoreError(GpuconvertError, ValueError):
+    """A finished store is damaged, or was not written by gpuconvert."""
+
+
+class MissingExtraError(GpuconvertError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+
+class Stopped(GpuconvertError):  # noqa: N818 - a request, not a failure
+    """The run was stopped on request and can be resumed."""
+
+    exit_code = 75
