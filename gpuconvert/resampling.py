@@ -105,7 +105,7 @@ class ResampleOptions:
 
 def bins_per_step(axis: MassAxis, spacing: SpacingModel) -> float:
     """Return the largest number of bins that one native step covers, anywhere on the axis."""
-    mz = np.linspace(max(axis.low, 1e-3), axis.high, 257)
+    mz = np.geomspace(max(axis.low, 1e-3), axis.high, 1025)
     widths = np.interp(mz, axis.centres, np.diff(axis.edges))
     return float(np.max(spacing.step(mz) / widths))
 

@@ -1,0 +1,85 @@
+"""Readers: one way in for every format, found by what the path looks like.
+
+A reader knows one format and nothing of what becomes of its spectra. It hands out
+an `Acquisition` (columns, in row order) and fills a caller's buffer with the bytes
+of consecutive rows. A new format is one file here and one line in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuconvert.errors import SourceError, SourceMissingError
+from gpuconvert.settings import Settings
+from gpuconvert.spectra import Acquisition, RawBatch
+
+
+class Reader(Protocol):
+    """An open source. Safe to use from several threads at once."""
+
+    acquisition: Acquisition
+
+    def read(self, first: int, last: int, into: NDArray[np.uint8]) -> RawBatch:
+        """Return rows [first, last), their bytes in `into`.
+
+        The rows must share one entry of ``acquisition.encoding``; `into` must hold at
+        least `batch_bytes(first, last)`. The batch stays valid until `into` is reused.
+        """
+        ...
+
+    def batch_bytes(self, first: int, last: int) -> int:
+        """Return the bytes of buffer that rows [first, last) need."""
+        ...
+
+    def mz_extent(self) -> tuple[float, float]:
+        """Return the smallest and largest m/z of all spectra, in Th."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raise SourceError if a file changed since it was opened."""
+        ...
+
+    def close(self) -> None:
+        """Close the files; the reader cannot be used afterwards."""
+        ...
+
+
+FORMATS: dict[str, str] = {
+    ".imzml": "gpuconvert.readers.imzml:ImzmlReader",
+    ".imzml.gz": "gpuconvert.readers.imzml:ImzmlReader",
+}
+"""Reader class by lower-case suffix, longest first; loaded when first needed."""
+
+
+def _find_format(path: Path) -> str:
+    name = path.name.lower()
+    for suffix in sorted(FORMATS, key=len, reverse=True):
+        if name.endswith(suffix):
+            return FORMATS[suffix]
+    raise SourceError(
+        f"{path} is not a known kind of input: expected a name ending in {', '.join(FORMATS)}"
+    )
+
+
+def open_reader(path: str | Path, settings: Settings) -> Reader:
+    """Return a reader for `path`.
+
+    Raises
+    ------
+    SourceMissingError
+        Where nothing is at `path`.
+    SourceError
+        Where the input is refused.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise SourceMissingError(f"{source} does not exist; check the path")
+    module, _, name = _find_format(source).partition(":")
+    reader: Any = getattr(importlib.import_module(module), name)
+    opened: Reader = reader(source, settings)
+    return opened
