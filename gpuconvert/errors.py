@@ -55,7 +55,10 @@ class PlanError(GpuconvertError, ValueError):
 
 
 class OutputError(GpuconvertError, OSError):
-    """The target cannot be written."""
+    """The target cannot be written; built from (errno, message)."""
+
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()
 
 
 class StoreError(GpuconvertError, ValueError):

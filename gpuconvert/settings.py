@@ -101,11 +101,12 @@ class Settings:
     def storage_choice(self) -> tuple[str, int, int]:
         """Return (codec, level, chunk elements): what was given, else of the preset."""
         preset = PRESETS[self.preset]
+        level, chunk = self.compression_level, self.chunk_size
         return (
-            preset["compression"] if self.compression is None else self.compression,
-            preset["compression_level"] if self.compression_level is None else self.compression_level,
-            preset["chunk_size"] if self.chunk_size is None else self.chunk_size,
-        )  # fmt: skip
+            self.compression or preset["compression"],
+            preset["compression_level"] if level is None else level,
+            preset["chunk_size"] if chunk is None else chunk,
+        )
 
     def conversion(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, as plain JSON values."""
@@ -188,9 +189,7 @@ def _check_numbers(settings: Settings) -> None:
         for size in settings.pixel_size:
             _above("--pixel-size", size, "micrometres")
     if settings.compression_level is not None and not 1 <= settings.compression_level <= 9:
-        raise SettingsError(
-            f"--compression-level must be 1 to 9, got {settings.compression_level}"
-        )
+        raise SettingsError(f"--compression-level must be 1 to 9, got {settings.compression_level}")
     _at_least("--max-bins", settings.max_bins, 1)
     if settings.workers is not None:
         _at_least("--workers", settings.workers, 1)
@@ -237,14 +236,16 @@ def parse_bin_width(text: str) -> tuple[float, float]:
 
 def parse_pixel_size(text: str) -> tuple[float, float]:
     """Return a pixel size such as ``"10"`` or ``"10x20"`` as (x, y) in micrometres."""
-    return _pair("--pixel-size", text if "x" in text else f"{text}x{text}", "x", "10 or 10x20")
+    return _pair("--pixel-size", text, "x", "10 or 10x20", one_is_both=True)
 
 
-def _pair(name: str, text: str, separator: str, example: str) -> tuple[float, float]:
+def _pair(
+    name: str, text: str, separator: str, example: str, *, one_is_both: bool = False
+) -> tuple[float, float]:
     first, found, second = text.partition(separator)
     try:
-        if not found:
+        if not found and not one_is_both:
             raise ValueError
-        return float(first), float(second)
+        return float(first), float(second if found else first)
     except ValueError as error:
-        raise SettingsError(f"{name} {text!r} is not understood; write it like {example}") from error
+        raise SettingsError(f"{name} {text!r} is not clear; write it like {example}") from error

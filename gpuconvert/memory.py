@@ -1,0 +1,76 @@
+"""How much memory there is, how much is used, and what may be used by default."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+GIB = 2**30
+DEFAULT_CEILING = 4 * GIB
+"""The default budget never exceeds this, in bytes."""
+
+
+def _read_int(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _meminfo_available(root: Path) -> int | None:
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup_free(root: Path) -> list[int]:
+    """Return what each control group above this process still leaves free, in bytes."""
+    base = root / "sys/fs/cgroup"
+    pairs = [(base / "memory/memory.limit_in_bytes", base / "memory/memory.usage_in_bytes")]
+    try:
+        own = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        own = []
+    folders = [base]
+    for line in own:
+        if line.startswith("0::"):
+            place = base / line[3:].lstrip("/")
+            folders += [place, *(p for p in place.parents if base in p.parents)]
+    pairs += [(folder / "memory.max", folder / "memory.current") for folder in folders]
+    free = []
+    for limit_file, usage_file in pairs:
+        limit, usage = _read_int(limit_file), _read_int(usage_file)
+        if limit is not None and usage is not None:
+            free.append(max(0, limit - usage))
+    return free
+
+
+def available(root: Path = Path("/")) -> int:
+    """Return the bytes that this process could still take, by machine and control group.
+
+    `root` is the root of the file tree that is asked, for tests.
+    """
+    known = [*_cgroup_free(root)]
+    machine = _meminfo_available(root)
+    if machine is not None:
+        known.append(machine)
+    # Where the system tells nothing, promise no more than a small machine has.
+    return min(known) if known else 2 * GIB
+
+
+def default_budget() -> int:
+    """Return the smaller of 4 GiB and a quarter of what is free, in bytes."""
+    return min(DEFAULT_CEILING, available() // 4)
+
+
+def peak_rss() -> int:
+    """Return the largest resident size of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,52 @@
+import os
+
+from gpuconvert.memory import DEFAULT_CEILING, GIB, available, default_budget, peak_rss
+
+
+def _machine(root, free_kib, *, limit=None, used=None, group="/job"):
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable: {free_kib} kB\n")
+    (root / "proc/self/cgroup").write_text(f"0::{group}\n")
+    if limit is not None:
+        folder = root / "sys/fs/cgroup" / group.lstrip("/")
+        folder.mkdir(parents=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+    return root
+
+
+def test_a_machine_without_limits_has_what_is_free(tmp_path):
+    assert available(_machine(tmp_path, 8 * 2**20)) == 8 * GIB
+
+
+def test_a_control_group_leaves_its_limit_less_what_it_uses(tmp_path):
+    assert available(_machine(tmp_path, 8 * 2**20, limit=3 * GIB, used=GIB)) == 2 * GIB
+
+
+def test_a_group_without_a_limit_does_not_count(tmp_path):
+    assert available(_machine(tmp_path, 2**20, limit="max", used=0)) == GIB
+
+
+def test_an_older_kind_of_control_group_is_read(tmp_path):
+    root = _machine(tmp_path, 8 * 2**20)
+    folder = root / "sys/fs/cgroup/memory"
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text(str(GIB))
+    (folder / "memory.usage_in_bytes").write_text(str(GIB // 4))
+    assert available(root) == GIB - GIB // 4
+
+
+def test_an_unknown_system_is_taken_for_a_small_one(tmp_path):
+    assert available(tmp_path) == 2 * GIB
+
+
+def test_the_default_is_a_quarter_of_what_is_free_and_never_above_its_ceiling():
+    assert default_budget() <= DEFAULT_CEILING
+    assert default_budget() <= available()
+
+
+def test_the_peak_counts_what_was_touched():
+    before = peak_rss()
+    block = bytearray(os.urandom(1) * (before + 64 * 2**20))
+    assert peak_rss() >= before + 32 * 2**20
+    del block
