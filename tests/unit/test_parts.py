@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from gpuconvert.errors import OutputError, PlanError
+from gpuconvert.parts import Part, PartSummary, read_summary, sweep, write_part
+
+
+def _summary(index=3, n_nonzeros=4):
+    return PartSummary(index, 0, 2, n_nonzeros, 2, 10, 0, 0)
+
+
+def _arrays():
+    return {"data": np.arange(4, dtype="f4"), "rows": np.arange(4, dtype="i4")}
+
+
+def test_a_part_comes_back_as_it_was_written(tmp_path):
+    write_part(tmp_path, "mark", _summary(), _arrays())
+    part = Part(tmp_path, 3, "mark")
+    assert part.summary == _summary()
+    assert part.length("data") == 4
+    np.testing.assert_array_equal(part.read("data"), _arrays()["data"])
+    np.testing.assert_array_equal(part.read("rows", 1, 3), [1, 2])
+    assert part.read("data").dtype == np.float32
+
+
+def test_only_a_finished_part_has_its_name(tmp_path):
+    write_part(tmp_path, "mark", _summary(), _arrays())
+    assert [path.name for path in tmp_path.iterdir()] == ["00003"]
+
+
+def test_a_part_of_another_run_does_not_count(tmp_path):
+    write_part(tmp_path, "mark", _summary(), _arrays())
+    assert read_summary(tmp_path, 3, "mark") == _summary()
+    assert read_summary(tmp_path, 3, "other") is None
+    assert read_summary(tmp_path, 4, "mark") is None
+    with pytest.raises(PlanError, match="part 3 is missing in .* or belongs to another run"):
+        Part(tmp_path, 3, "other")
+
+
+def test_a_part_of_another_run_is_replaced_and_one_of_this_run_is_kept(tmp_path):
+    write_part(tmp_path, "old", _summary(), _arrays())
+    write_part(tmp_path, "mark", _summary(n_nonzeros=5), _arrays())
+    assert read_summary(tmp_path, 3, "mark") == _summary(n_nonzeros=5)
+    write_part(tmp_path, "mark", _summary(n_nonzeros=6), _arrays())
+    assert read_summary(tmp_path, 3, "mark") == _summary(n_nonzeros=5)
+    assert [path.name for path in tmp_path.iterdir()] == ["00003"]
+
+
+def test_empty_arrays_are_stored(tmp_path):
+    write_part(tmp_path, "mark", _summary(n_nonzeros=0), {"data": np.zeros(0, "f4")})
+    assert Part(tmp_path, 3, "mark").read("data").shape == (0,)
+
+
+def test_a_part_without_an_array_is_refused(tmp_path):
+    write_part(tmp_path, "mark", _summary(), {"data": np.zeros(1, "f4")})
+    with pytest.raises((PlanError, KeyError), match="bins"):
+        Part(tmp_path, 3, "mark").read("bins")
+
+
+def test_what_an_interrupted_writer_left_is_swept(tmp_path):
+    write_part(tmp_path, "mark", _summary(), _arrays())
+    (tmp_path / "00004.abc.tmp/data").mkdir(parents=True)
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["00003"]
+
+
+def test_a_damaged_part_counts_as_missing(tmp_path):
+    write_part(tmp_path, "mark", _summary(), _arrays())
+    (tmp_path / "00003/zarr.json").write_text("{")
+    assert read_summary(tmp_path, 3, "mark") is None
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    blocked = tmp_path / "parts"
+    blocked.write_text("a file")
+    with pytest.raises(OutputError, match="part 3 cannot be written to .*parts"):
+        write_part(blocked, "mark", _summary(), _arrays())
