@@ -8,6 +8,7 @@ of consecutive rows. A new format is one file here and one line in `FORMATS`.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,3 +84,25 @@ def open_reader(path: str | Path, settings: Settings) -> Reader:
     reader: Any = getattr(importlib.import_module(module), name)
     opened: Reader = reader(source, settings)
     return opened
+
+
+def cut_batches(
+    reader: Reader, first: int, last: int, slot_bytes: int
+) -> Iterator[tuple[int, int]]:
+    """Yield consecutive ranges of rows [first, last) that share one encoding.
+
+    Each fits a buffer of `slot_bytes`, or is a single row that is larger by itself.
+    """
+    acquisition = reader.acquisition
+    room = slot_bytes - reader.batch_bytes(first, first)
+    ends = np.cumsum(acquisition.raw_bytes[first:last])
+    codes = acquisition.encoding[first:last]
+    changes = np.append(np.flatnonzero(codes[1:] != codes[:-1]) + 1, last - first)
+    begin = 0
+    while begin < last - first:
+        spent = int(ends[begin - 1]) if begin else 0
+        fits = int(np.searchsorted(ends, spent + room, "right"))
+        change = int(changes[np.searchsorted(changes, begin, "right")])
+        end = min(max(fits, begin + 1), change)
+        yield first + begin, first + end
+        begin = end

@@ -1,0 +1,117 @@
+"""The functions of the package: the words of the command line as keyword arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpuconvert import conversion, inspection
+from gpuconvert.conversion import Summary
+from gpuconvert.errors import SettingsError
+from gpuconvert.inspection import Inspection
+from gpuconvert.settings import (
+    Settings,
+    parse_bin_width,
+    parse_bytes,
+    parse_pixel_size,
+    parse_range,
+)
+from gpuconvert.spatial import open_store
+from gpuconvert.stages import Listener, Monitor
+from gpuconvert.verification import Verification
+from gpuconvert.verification import verify as _verify
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+AnyPath = str | os.PathLike[str]
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "memory": parse_bytes,
+    "mz_range": parse_range,
+    "bin_width": parse_bin_width,
+    "pixel_size": parse_pixel_size,
+}
+
+
+def settings_from(options: dict[str, Any]) -> Settings:
+    """Return the settings for keyword arguments; texts are read as on the command line."""
+    known = {item.name for item in fields(Settings)}
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in known:
+            raise SettingsError(f"unknown option {name!r}; available: {', '.join(sorted(known))}")
+        if name in _PARSERS and isinstance(value, str):
+            values[name] = _PARSERS[name](value)
+        elif name == "pixel_size" and isinstance(value, int | float):
+            values[name] = (float(value), float(value))
+        elif isinstance(value, os.PathLike):
+            values[name] = os.fspath(value)
+        else:
+            values[name] = value
+    return Settings(**values)
+
+
+def convert(
+    source: AnyPath, output: AnyPath, *, overwrite: bool = False,
+    executor: Executor | None = None, listener: Listener | None = None, **options: Any,  # noqa: ANN401
+) -> Summary:  # fmt: skip
+    """Convert `source` into one SpatialData store at `output`.
+
+    An interrupted call continues where it stopped when it is made again.
+
+    Parameters
+    ----------
+    source
+        The input, for example an ``.imzML`` whose ``.ibd`` lies beside it.
+    output
+        The store to make; its folder must exist.
+    overwrite
+        Replace a store that is there already.
+    executor
+        Runs the partitions; threads by default.
+    listener
+        Told of progress, see `gpuconvert.stages.Listener`.
+    **options
+        Any field of `gpuconvert.settings.Settings`: ``axis="orbitrap"``,
+        ``memory="2GiB"``, ``mz_range=(100, 1000)``, ...
+
+    Returns
+    -------
+    Summary
+        What was done, with its quality figures.
+
+    Raises
+    ------
+    GpuconvertError
+        One of the classes in `gpuconvert.errors`.
+    """
+    return conversion.run(
+        Path(source), Path(output), settings_from(options), overwrite=overwrite,
+        executor=executor, monitor=Monitor(listener),
+    )  # fmt: skip
+
+
+def inspect(source: AnyPath, **options: Any) -> Inspection:  # noqa: ANN401
+    """Return what `source` holds and what converting it with `options` would take."""
+    return inspection.inspect(Path(source), settings_from(options))
+
+
+def verify(
+    store: AnyPath, source: AnyPath | None = None, *, ibd: AnyPath | None = None
+) -> Verification:
+    """Return whether a store is whole, and whether it says what `source` says."""
+    return _verify(
+        Path(store),
+        None if source is None else Path(source),
+        None if ibd is None else Path(ibd),
+    )
+
+
+def open(store: AnyPath) -> SpatialData:
+    """Return a finished store as a `spatialdata.SpatialData`; needs the extra."""
+    return open_store(Path(store))

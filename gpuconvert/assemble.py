@@ -1,0 +1,308 @@
+"""Parts into one matrix: range by range, in bounded memory, without ever sorting.
+
+X of a z plane is written in units of whole shards. For CSC a unit is a range of
+bins: each part holds its entries of that range in one contiguous slice, and parts
+are in row order, so a cursor per bin places them. For CSR it is a concatenation.
+Units are independent; workers make them, and they are summed up in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+
+from gpuconvert.errors import OutputError
+from gpuconvert.parts import Part
+from gpuconvert.plan import SHARD_CHUNKS, Plan
+from gpuconvert.stages import Monitor
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneResult:
+    """What is known of one z plane once its matrix is written.
+
+    z : from 0
+    first, last : output rows
+    stored_tic, source_tic, outside : (n_rows,) float64
+    average : (n_bins,) float64, mean spectrum of the rows
+    n_nonzeros : of the matrix
+    dropped, sorted : repairs
+    """
+
+    z: int
+    first: int
+    last: int
+    stored_tic: NDArray[np.float64]
+    source_tic: NDArray[np.float64]
+    outside: NDArray[np.float64]
+    average: NDArray[np.float64]
+    n_nonzeros: int
+    dropped: int
+    sorted: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Elements [start, stop) of X, and their values."""
+
+    start: int
+    stop: int
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
+
+
+@numba.njit(nogil=True, cache=True)
+def _place(bins, indptr, rows, data, cursor, first_bin, out_rows, out_data):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # pragma: no cover
+    """Put a part's entries where `cursor` says, and move the cursors on."""
+    for k in range(len(bins)):
+        place = cursor[bins[k] - first_bin]
+        for entry in range(indptr[k] - indptr[0], indptr[k + 1] - indptr[0]):
+            if 0 <= place < len(out_rows):
+                out_rows[place] = rows[entry]
+                out_data[place] = data[entry]
+            place += 1
+        cursor[bins[k] - first_bin] = place
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_by_index(indices, data, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # pragma: no cover
+    for entry in range(len(indices)):
+        sums[indices[entry]] += np.float64(data[entry])
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_by_range(indptr, start, data, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # pragma: no cover
+    """Add elements from `start` on to the sums of the columns that own them."""
+    column = np.searchsorted(indptr, start, side="right") - 1
+    for entry in range(len(data)):
+        while indptr[column + 1] <= start + entry:
+            column += 1
+        sums[column] += np.float64(data[entry])
+
+
+def codecs(compression: str, level: int) -> BloscCodec | None:
+    """Return the codec of X for the words of the command line; None for "none"."""
+    if compression == "none":
+        return None
+    shuffle: Any = "bitshuffle" if compression == "lz4" else "shuffle"
+    name: Any = compression
+    return BloscCodec(cname=name, clevel=level, shuffle=shuffle, typesize=4)
+
+
+class _Matrix:
+    """The arrays of X being written."""
+
+    def __init__(self, plan: Plan, table: Path, shape: tuple[int, int], nonzeros: int) -> None:
+        compression, level, chunk = plan.settings.storage_choice()
+        compressors = codecs(compression, level)
+        size = max(1, min(chunk, nonzeros))
+        shards = (chunk * SHARD_CHUNKS,) if nonzeros > chunk else None
+        group = zarr.open_group(table / "X", mode="w", zarr_format=3)
+        kind = "csc_matrix" if plan.settings.layout == "csc" else "csr_matrix"
+        group.attrs.update(
+            {"encoding-type": kind, "encoding-version": "0.1.0", "shape": list(shape)}
+        )
+        self._group = group
+        self._compressors = compressors
+        self.data, self.indices = (
+            group.create_array(
+                name, shape=(nonzeros,), dtype=dtype, chunks=(size,), shards=shards,
+                compressors=compressors, fill_value=0,
+            )
+            for name, dtype in (("data", "f4"), ("indices", "i4"))
+        )  # fmt: skip
+
+    def write_indptr(self, indptr: NDArray[np.int64]) -> None:
+        """Store the offsets, as int64 whatever their size."""
+        array = self._group.create_array(
+            "indptr", shape=indptr.shape, dtype="i8", chunks=(min(len(indptr), 2**17),),
+            compressors=self._compressors, fill_value=0,
+        )  # fmt: skip
+        array[...] = indptr
+
+    def write(self, unit: _Unit) -> None:
+        """Store the elements of a unit."""
+        self.data[unit.start : unit.stop] = unit.data
+        self.indices[unit.start : unit.stop] = unit.indices
+
+
+def _count_bins(parts: list[Part], n_bins: int) -> NDArray[np.int64]:
+    """Return where each bin begins in the data of a CSC matrix; (n_bins + 1,) int64."""
+    counts = np.zeros(n_bins + 1, np.int64)
+    for part in parts:
+        counts[part.read("bins") + 1] += np.diff(part.read("indptr"))
+    return np.cumsum(counts)
+
+
+def _slice_parts(parts: list[Part], ranges: list[tuple[int, int]]) -> NDArray[np.int64]:
+    """Return which of its filled bins each part has in each range of bins.
+
+    Returns
+    -------
+    (n_ranges, n_parts, 2) int64
+        First and last position in the part's ``bins``.
+    """
+    edges = np.array(ranges, np.int64).reshape(-1, 2)
+    return np.stack([np.searchsorted(part.read("bins"), edges) for part in parts], axis=1)
+
+
+def _csc_units(
+    plan: Plan, parts: list[Part], indptr: NDArray[np.int64]
+) -> list[Callable[[], _Unit]]:
+    """Return one call per unit that makes it."""
+    size = plan.layout.unit_nonzeros
+    total = int(indptr[-1])
+    bounds = [(start, min(start + size, total)) for start in range(0, total, size)]
+    ranges = [
+        (int(np.searchsorted(indptr, start, "right")) - 1, int(np.searchsorted(indptr, stop)))
+        for start, stop in bounds
+    ]
+    slices = _slice_parts(parts, ranges)
+
+    def make(number: int) -> _Unit:
+        start, stop = bounds[number]
+        first, last = ranges[number]
+        cursor = indptr[first:last] - start
+        unit = _Unit(start, stop, np.empty(stop - start, "i4"), np.empty(stop - start, "f4"))
+        for part, (begin, end) in zip(parts, slices[number], strict=True):
+            if begin == end:
+                continue
+            spans = part.read("indptr", begin, end + 1)
+            _place(
+                part.read("bins", begin, end), spans,
+                part.read("rows", spans[0], spans[-1]), part.read("data", spans[0], spans[-1]),
+                cursor, first, unit.indices, unit.data,
+            )  # fmt: skip
+        return unit
+
+    return [lambda number=number: make(number) for number in range(len(bounds))]  # type: ignore[misc]
+
+
+def _csr_units(
+    plan: Plan, parts: list[Part], indptr: NDArray[np.int64]
+) -> list[Callable[[], _Unit]]:
+    """Return one call per unit that makes it."""
+    size = plan.layout.unit_nonzeros
+    total = int(indptr[-1])
+    begins = np.cumsum([0] + [part.summary.n_nonzeros for part in parts])
+
+    def make(start: int) -> _Unit:
+        stop = min(start + size, total)
+        unit = _Unit(start, stop, np.empty(stop - start, "i4"), np.empty(stop - start, "f4"))
+        for part, begin in zip(parts, begins, strict=False):
+            low = max(start, int(begin))
+            high = min(stop, int(begin) + part.summary.n_nonzeros)
+            if low < high:
+                here = slice(low - start, high - start)
+                unit.indices[here] = part.read("indices", low - begin, high - begin)
+                unit.data[here] = part.read("data", low - begin, high - begin)
+        return unit
+
+    return [lambda start=start: make(start) for start in range(0, total, size)]  # type: ignore[misc]
+
+
+def _in_order(
+    calls: list[Callable[[], _Unit]], executor: Executor, workers: int, monitor: Monitor
+) -> Iterator[_Unit]:
+    """Yield the results in order, with at most `workers` of them under way or waiting."""
+    pending: deque[Future[_Unit]] = deque()
+    try:
+        for call in calls:
+            monitor.check()
+            pending.append(executor.submit(call))
+            if len(pending) >= workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+            if not future.cancelled():
+                future.exception()
+
+
+def _row_column(parts: list[Part], name: str) -> NDArray[Any]:
+    return np.concatenate([part.read(name) for part in parts])
+
+
+def _row_indptr(parts: list[Part]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(_row_column(parts, "row_nnz"), dtype=np.int64)])
+
+
+def assemble_plane(
+    plan: Plan, number: int, parts_folder: Path, store: Path, executor: Executor, monitor: Monitor
+) -> PlaneResult:
+    """Write X of one z plane from its finished parts.
+
+    Parameters
+    ----------
+    plan
+        Whose parts these are.
+    number
+        Which of ``plan.planes``.
+    parts_folder, store
+        Where the parts are, and the folder of the store being made.
+    executor
+        Runs the units.
+    monitor
+        Told of the bytes written; asked whether to stop between units.
+
+    Raises
+    ------
+    PlanError
+        Where a part is missing.
+    OutputError
+        Where the store cannot be written.
+    """
+    plane = plan.planes[number]
+    mine = [index for index, part in enumerate(plan.partitions) if part.plane == number]
+    parts = [Part(parts_folder, index, plan.part_fingerprint(index)) for index in mine]
+    csc = plan.settings.layout == "csc"
+    with monitor.timed("count"):
+        indptr = _count_bins(parts, plan.axis.n_bins) if csc else _row_indptr(parts)
+    table = store / "tables" / f"{plan.settings.id}_z{plane.z}"
+    sums = np.zeros(plan.axis.n_bins)
+    calls = (_csc_units if csc else _csr_units)(plan, parts, indptr)
+    try:
+        matrix = _Matrix(plan, table, (plane.last - plane.first, plan.axis.n_bins), int(indptr[-1]))
+
+        def finish(call: Callable[[], _Unit]) -> Callable[[], _Unit]:
+            def run() -> _Unit:
+                with monitor.timed("assemble"):
+                    unit = call()
+                with monitor.timed("write X"):
+                    matrix.write(unit)
+                return unit
+
+            return run
+
+        workers = plan.layout.workers
+        for unit in _in_order([finish(call) for call in calls], executor, workers, monitor):
+            if csc:
+                _add_by_range(indptr, unit.start, unit.data, sums)
+            else:
+                _add_by_index(unit.indices, unit.data, sums)
+            monitor.advance(unit.data.nbytes + unit.indices.nbytes)
+        matrix.write_indptr(indptr)
+    except OSError as error:
+        raise OutputError(
+            error.errno, f"the store cannot be written to {store}: {error.strerror}"
+        ) from error
+    rows = plane.last - plane.first
+    return PlaneResult(
+        plane.z, plane.first, plane.last,
+        *(_row_column(parts, name) for name in ("stored_tic", "source_tic", "outside")),
+        average=sums / max(1, rows), n_nonzeros=int(indptr[-1]),
+        dropped=sum(part.summary.dropped for part in parts),
+        sorted=sum(part.summary.sorted for part in parts),
+    )  # fmt: skip

@@ -1,0 +1,259 @@
+"""The command line: verbs of a job, results to stdout, everything else to stderr.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 input refused, 75 stopped and resumable.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from gpuconvert import __version__, api, console, conversion, demo
+from gpuconvert.devices import find_devices
+from gpuconvert.errors import GpuconvertError, OutputError, Stopped, StoreError
+from gpuconvert.inspection import inspect as inspect_source
+from gpuconvert.options import takes_settings
+from gpuconvert.report import check_report_path, write_report
+from gpuconvert.settings import Settings
+from gpuconvert.stages import Monitor
+
+app = typer.Typer(
+    name="gpuconvert",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Convert raw mass spectrometry imaging data into one SpatialData store.\n\n"
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 input refused, 75 stopped and resumable "
+    "by the same command.",
+)
+
+Input = Annotated[Path, typer.Argument(metavar="INPUT", help="The source, for example .imzML.")]
+Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="The store to make.")]
+PlanPath = Annotated[
+    Path, typer.Argument(metavar="PLAN", help="plan.json, or the folder that holds it.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")]
+Report = Annotated[
+    Path | None,
+    typer.Option("--quality-report", metavar="FILE", help="Write figures to .json, .md or .txt."),
+]
+
+
+@contextmanager
+def _stoppable() -> Iterator[Monitor]:
+    """Turn SIGINT and SIGTERM into a wish to stop; a second SIGINT ends at once."""
+    with console.listening() as listener:
+        monitor = Monitor(listener)
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            monitor.stop()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield monitor
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    console.say([json.dumps(value, indent=2, default=str)])
+
+
+def _show(summary: conversion.Summary, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(summary.to_json())
+        return
+    console.warn(summary.warnings)
+    console.say(console.summary_lines(summary))
+
+
+def _write_quality(path: Path | None, summary: conversion.Summary) -> None:
+    if path is not None:
+        write_report(
+            path, summary=summary.to_json(), decision_lines=summary.decision,
+            quality=summary.quality, warnings=summary.warnings,
+        )  # fmt: skip
+
+
+@app.command()
+@takes_settings
+def run(
+    source: Input, output: Output, settings: Settings, *, overwrite: Overwrite = False,
+    quality_report: Report = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Convert INPUT into a store at OUTPUT; continues by itself where it was stopped."""
+    if quality_report is not None:
+        check_report_path(quality_report)
+    with _stoppable() as monitor:
+        summary = conversion.run(source, output, settings, overwrite=overwrite, monitor=monitor)
+    _write_quality(quality_report, summary)
+    _show(summary, as_json=as_json)
+
+
+@app.command()
+@takes_settings
+def inspect(source: Input, settings: Settings, *, as_json: Json = False) -> None:
+    """Show what INPUT holds, what is detected in it, and what converting it takes."""
+    found = inspect_source(source, settings)
+    if as_json:
+        _print_json(found.to_json())
+        return
+    console.warn(found.warnings)
+    console.say(console.inspection_lines(found))
+
+
+@app.command()
+@takes_settings
+def plan(
+    source: Input, output: Output, settings: Settings, *, overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write the plan that converts INPUT to OUTPUT, for a scheduler to carry out."""
+    path, made = conversion.make(source, output, settings, overwrite=overwrite)
+    if as_json:
+        _print_json({"plan": str(path), "partitions": len(made.partitions),
+                     "projection": made.projection.to_json()})  # fmt: skip
+        return
+    last = len(made.partitions) - 1
+    console.say([
+        f"plan           {path}",
+        f"partitions     0 to {last}",
+        f"next           gpuconvert convert {path} INDEX   for every index, anywhere, in any order",
+        f"then           gpuconvert assemble {path}",
+    ])  # fmt: skip
+
+
+@app.command()
+def convert(
+    path: PlanPath,
+    index: Annotated[int, typer.Argument(metavar="INDEX", help="Which partition, from 0.")],
+    *,
+    backend: Annotated[str | None, typer.Option("--backend", help="As for run.")] = None,
+) -> None:
+    """Convert one partition of a plan."""
+    summary = conversion.convert_part(path, index, backend)
+    _print_json(summary.to_json())
+
+
+@app.command()
+def assemble(path: PlanPath, *, quality_report: Report = None, as_json: Json = False) -> None:
+    """Make the store of a plan whose partitions are all converted."""
+    if quality_report is not None:
+        check_report_path(quality_report)
+    with _stoppable() as monitor:
+        summary = conversion.assemble(path, monitor=monitor)
+    _write_quality(quality_report, summary)
+    _show(summary, as_json=as_json)
+
+
+@app.command()
+def verify(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A finished store.")],
+    source: Annotated[
+        Path | None, typer.Argument(metavar="SOURCE", help="What it was made from.")
+    ] = None,
+    *,
+    ibd: Annotated[Path | None, typer.Option("--ibd", help="Binary file of the source.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read a store anew, by other means, and hold it against its own rules and its source."""
+    found = api.verify(store, source, ibd=ibd)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        console.say(found.lines())
+    if not found.ok:
+        raise StoreError(f"{store} did not pass; see the checks marked above")
+
+
+@app.command(name="demo")
+def make_demo(
+    output: Annotated[Path, typer.Argument(metavar="[OUTPUT]", help="The store to make.")] = Path(
+        "gpuconvert-demo/demo.zarr"
+    ),
+    *,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a small realistic data set, convert it, and say how to open the result."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            error.errno, f"folder {output.parent} cannot be made: {error.strerror}"
+        ) from error
+    source = demo.write_demo(output.with_suffix(".imzML"))
+    settings = Settings(pixel_size=(demo.PIXEL_UM, demo.PIXEL_UM))
+    with _stoppable() as monitor:
+        summary = conversion.run(source, output, settings, overwrite=overwrite, monitor=monitor)
+    _show(summary, as_json=False)
+    console.say([
+        "",
+        f"The data set is {source}, its store {output}. Open it in Python:",
+        "",
+        "    import gpuconvert                        # pip install 'gpuconvert[spatialdata]'",
+        f"    sdata = gpuconvert.open({str(output)!r})",
+        "    table = sdata['msi_z0']                  # AnnData: pixels x m/z bins",
+        "    table.obsm['spatial'], table.var['mz']   # micrometres, m/z",
+        "",
+        "See what is in your own file with: gpuconvert inspect tissue.imzML",
+        f"Check this store with:             gpuconvert verify {output} {source}",
+    ])  # fmt: skip
+
+
+@app.command()
+def devices(*, as_json: Json = False) -> None:
+    """Show what can do the arithmetic here, and what is missing where something cannot."""
+    found = find_devices()
+    if as_json:
+        _print_json({"backends": [
+            {"backend": item.backend, "usable": item.usable, "detail": item.detail}
+            for item in found
+        ]})  # fmt: skip
+        return
+    console.say(
+        [f"{item.backend:<6} {'yes' if item.usable else 'no ':<4} {item.detail}" for item in found]
+    )
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - called by typer
+    if asked:
+        console.say([f"gpuconvert {__version__}"])
+        raise typer.Exit
+
+
+@app.callback()
+def _shared(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command; `main` looks for ``--debug`` itself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends with SystemExit and the documented exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(words, prog_name="gpuconvert")
+    except GpuconvertError as error:
+        if "--debug" in words[:1]:
+            traceback.print_exc()
+        kind = "stopped" if isinstance(error, Stopped) else "error"
+        message = str(error) if kind == "error" else "run the same command again to continue"
+        sys.stderr.write(f"{kind}: {message}\n")
+        raise SystemExit(error.exit_code) from None

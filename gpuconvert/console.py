@@ -1,0 +1,139 @@
+"""What a person sees on a terminal: progress while it runs, and results in plain lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from gpuconvert.conversion import Summary
+from gpuconvert.inspection import Inspection
+from gpuconvert.memory import peak_rss
+from gpuconvert.report import format_bytes, format_count, format_seconds
+from gpuconvert.stages import Listener, Step
+
+REDRAW_SECONDS = 0.1
+"""Steps that follow each other more closely than this are drawn together."""
+
+
+class ProgressBar:
+    """A `Listener` that draws bytes, rates, peak memory and the time left."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._begun = self._drawn = 0.0
+
+    def step(self, step: Step) -> None:
+        """Draw one step, unless the last was drawn just now."""
+        now = time.monotonic()
+        if step.stage != self._stage:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._stage, self._begun, self._drawn = step.stage, now, 0.0
+            self._task = self._progress.add_task(
+                step.stage, total=step.total_bytes or None, extra=""
+            )
+        if self._task is None or now - self._drawn < REDRAW_SECONDS:
+            return
+        self._drawn = now
+        rate = step.done_spectra / max(now - self._begun, 1e-3)
+        extra = f"{format_count(round(rate))} spectra/s, " if step.total_spectra else ""
+        extra += f"peak {format_bytes(peak_rss())}"
+        self._progress.update(self._task, completed=step.done_bytes, extra=extra)
+
+
+@contextmanager
+def listening() -> Iterator[Listener | None]:
+    """Show progress on stderr while inside; nothing where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description:<9}"), BarColumn(), DownloadColumn(),
+        TransferSpeedColumn(), TextColumn("{task.fields[extra]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield ProgressBar(progress)
+
+
+def say(lines: Sequence[str]) -> None:
+    """Write result lines to stdout."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def warn(lines: Sequence[str]) -> None:
+    """Write warnings to stderr."""
+    sys.stderr.write("".join(f"warning: {line}\n" for line in lines))
+    sys.stderr.flush()
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """Return what a run did, in lines."""
+    pixels = format_count(summary.n_pixels)
+    bins = format_count(summary.n_bins)
+    reused = f" ({summary.parts_reused} from an earlier run)" if summary.parts_reused else ""
+    repairs = []
+    if summary.dropped or summary.sorted:
+        repairs = [
+            f"repaired       {format_count(summary.dropped)} points dropped, "
+            f"{format_count(summary.sorted)} spectra sorted"
+        ]
+    stored = [f"{name:<14} {value}" for name, value in summary.stored.items()]
+    return [
+        *summary.decision,
+        f"matrix         {pixels} pixels x {bins} bins, {format_count(summary.n_nonzeros)} values",
+        *summary.quality.lines(),
+        *repairs,
+        *stored,
+        f"work           {summary.parts} parts{reused}, {format_seconds(summary.seconds)}, "
+        f"peak memory {format_bytes(summary.peak_memory)} "
+        f"(projected {format_bytes(summary.projected_memory)}), {summary.backend}",
+        f"store          {summary.output}",
+    ]
+
+
+def inspection_lines(found: Inspection) -> list[str]:
+    """Return what a source holds, in lines."""
+    facts = found.source
+    nx, ny, nz = facts["grid"]
+    least, middle, most = facts["points_per_spectrum"]
+    px, py = facts["pixel_size_um"]
+    lines = [
+        f"file           {facts['file']} ({facts['format']}, {format_bytes(facts['bytes'])})",
+        f"spectra        {format_count(facts['spectra'])} on a grid of {nx} x {ny}"
+        + (f" x {nz}" if nz > 1 else "") + f", {facts['filled']:.0%} filled",
+        f"points         {format_count(facts['points'])}; per spectrum {format_count(least)} to "
+        f"{format_count(most)}, median {format_count(middle)}",
+        f"stored as      {'; '.join(facts['stored_as'])}"
+        + (", one shared m/z axis" if facts["shared_mz"] else ""),
+        f"pixel size     {px:g} x {py:g} µm ({facts['pixel_size_source']})",
+        f"polarity       {', '.join(facts['polarity'])}",
+        f"instrument     {facts['instrument'] or facts['analyser'] or 'not stated'}",
+        *found.decision,
+        found.backend.replace("backend ", "backend        ", 1),
+        f"projected      {format_count(found.nonzeros)} values, "
+        f"{format_bytes(found.store_bytes)} before compression, "
+        f"about {format_seconds(found.seconds)}",
+    ]  # fmt: skip
+    if found.projection is None:
+        return [*lines, f"memory         {found.refusal}"]
+    return [
+        *lines,
+        f"memory         at most {format_bytes(found.projection.memory)}; temporary files at "
+        f"most {format_bytes(found.projection.temporary)}",
+    ]

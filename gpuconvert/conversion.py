@@ -1,0 +1,348 @@
+"""The whole job and its three verbs: `make`, `convert_part`, `assemble`; and `run`, all three.
+
+This is what the command line and `gpuconvert.convert` call. A source that is refused
+leaves nothing behind; a run that was stopped leaves its plan and its finished parts,
+and the same call continues from them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpuconvert.assemble import PlaneResult, assemble_plane
+from gpuconvert.backends import Backend, choose_backend
+from gpuconvert.errors import PlanError, SourceError
+from gpuconvert.executors import make_executor
+from gpuconvert.job import Job
+from gpuconvert.memory import peak_rss
+from gpuconvert.parts import PartSummary, read_summary, sweep
+from gpuconvert.pipeline import convert_partition
+from gpuconvert.pixels import one_row_per_pixel
+from gpuconvert.plan import Plan, read_plan, write_plan
+from gpuconvert.planning import make_plan
+from gpuconvert.provenance import canonical_json
+from gpuconvert.quality import Quality
+from gpuconvert.readers import Reader, open_reader
+from gpuconvert.record import describe, judge
+from gpuconvert.settings import Settings
+from gpuconvert.spatial import PlaneFacts, finish_store
+from gpuconvert.spatial import read_summary as read_store
+from gpuconvert.stages import Monitor
+from gpuconvert.workspace import Workspace, check_target, commit, discard, locked, workspace_for
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    output : the finished store
+    n_spectra, n_pixels, n_bins, n_nonzeros : sizes
+    decision : what was detected, in sentences
+    backend : which one, and why
+    quality : how well the store says what the source said
+    warnings : sentences, of the header and of the decision
+    parts, parts_reused : partitions, and how many of them an earlier run had finished
+    dropped, sorted : points dropped and spectra sorted by ``--repair``
+    seconds : wall time
+    stages : seconds of every stage, summed over threads
+    peak_memory, projected_memory : bytes
+    stored : effective storage parameters, read back from the store
+    """
+
+    output: str
+    n_spectra: int
+    n_pixels: int
+    n_bins: int
+    n_nonzeros: int
+    decision: tuple[str, ...]
+    backend: str
+    quality: Quality
+    warnings: tuple[str, ...]
+    parts: int
+    parts_reused: int
+    dropped: int
+    sorted: int
+    seconds: float
+    stages: dict[str, float]
+    peak_memory: int
+    projected_memory: int
+    stored: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as plain JSON values."""
+        value = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return value | {
+            "quality": self.quality.to_json(),
+            "decision": list(self.decision),
+            "warnings": list(self.warnings),
+        }
+
+
+def _reuse(space: Workspace, reader: Reader, settings: Settings) -> Plan | None:
+    """Return the plan of an interrupted run that this one continues, or None."""
+    if not space.plan.is_file():
+        return None
+    try:
+        plan = read_plan(space.plan)
+    except PlanError:
+        return None
+    fits = (
+        canonical_json(plan.identity) == canonical_json(reader.acquisition.identity.to_json())
+        and canonical_json(plan.settings.conversion()) == canonical_json(settings.conversion())
+        and plan.settings.storage_choice()[2] == settings.storage_choice()[2]
+    )
+    if not fits:
+        return None
+    changed = plan.to_json() | {
+        "settings": settings.to_json(),
+        "source": str(Path(reader.acquisition.path).resolve()),
+        "output": str(space.output),
+    }
+    return Plan.from_json(changed)
+
+
+def _prepare(
+    space: Workspace, reader: Reader, settings: Settings, backend: Backend, monitor: Monitor
+) -> Plan:
+    """Return the plan to follow, written to the work folder."""
+    with monitor.timed("plan"):
+        plan = _reuse(space, reader, settings)
+        if plan is None:
+            plan, _, _ = make_plan(reader, space.output, settings, backend)
+            shutil.rmtree(space.parts, ignore_errors=True)
+        space.parts.mkdir(parents=True, exist_ok=True)
+        sweep(space.parts)
+        write_plan(plan, space.work)
+    return plan
+
+
+@contextmanager
+def _opened(source: Path, settings: Settings, monitor: Monitor) -> Iterator[Reader]:
+    with monitor.timed("index"):
+        reader = open_reader(source, settings)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+@contextmanager
+def _nothing_left_if_refused(space: Workspace) -> Iterator[None]:
+    try:
+        yield
+    except SourceError:
+        discard(space)
+        raise
+
+
+def _convert_all(job: Job, executor: Executor | None) -> int:
+    """Convert what is not done yet; return how many partitions were."""
+    plan = job.plan
+    missing = [
+        index
+        for index in range(len(plan.partitions))
+        if read_summary(job.space.parts, index, plan.part_fingerprint(index)) is None
+    ]
+    n_points = int(job.reader.acquisition.n_points.sum())
+    job.monitor.begin("convert", n_points * 8, job.reader.acquisition.n_spectra)
+    if executor is not None:
+        path = str(job.space.plan)
+        name = plan.settings.backend
+        futures = [executor.submit(convert_part, path, index, name) for index in missing]
+        _wait(futures, job.monitor)
+    else:
+        work = job.work()
+        with make_executor(min(plan.layout.workers, max(1, len(missing)))) as own:
+            futures = [own.submit(convert_partition, work, index) for index in missing]
+            _wait(futures, job.monitor)
+    return len(plan.partitions) - len(missing)
+
+
+def _wait(futures: list[Future[Any]], monitor: Monitor) -> None:
+    """Wait for all; at the first failure drop the rest and raise it."""
+    try:
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in done:
+            if future.exception() is not None:
+                monitor.stop()
+                break
+    finally:
+        for future in futures:
+            future.cancel()
+    for future in futures:
+        if future.done() and not future.cancelled() and future.exception() is not None:
+            future.result()
+    monitor.check()
+
+
+def _assemble_all(job: Job) -> list[PlaneResult]:
+    """Write X of every plane into a new staging folder."""
+    store = job.space.store
+    shutil.rmtree(store, ignore_errors=True)
+    store.mkdir(parents=True)
+    job.monitor.begin("assemble", job.plan.projection.store)
+    with make_executor(job.plan.layout.workers) as executor:
+        return [
+            assemble_plane(job.plan, number, job.space.parts, store, executor, job.monitor)
+            for number in range(len(job.plan.planes))
+        ]
+
+
+def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
+    """Assemble, describe and commit the store."""
+    results = _assemble_all(job)
+    quality = judge(job, results)
+    acquisition = job.reader.acquisition
+    if job.plan.merge:
+        acquisition = one_row_per_pixel(acquisition)
+    planes = [
+        PlaneFacts(
+            z=result.z, rows=slice(result.first, result.last), tic=result.stored_tic,
+            source_tic=result.source_tic, outside=result.outside, average=result.average,
+        )
+        for result in results
+    ]  # fmt: skip
+    with job.monitor.timed("store"):
+        finish_store(
+            job.space.store, acquisition, job.plan.axis, planes,
+            dataset_id=job.plan.settings.id, provenance=describe(job, quality, results),
+        )  # fmt: skip
+    job.monitor.check()
+    commit(job.space)
+    return quality, results
+
+
+def _summary(
+    job: Job, quality: Quality, results: list[PlaneResult], *, reused: int, begun: float
+) -> Summary:
+    stored = read_store(job.space.output)
+    return Summary(
+        output=str(job.space.output),
+        n_spectra=job.reader.acquisition.n_spectra,
+        n_pixels=sum(result.last - result.first for result in results),
+        n_bins=job.plan.axis.n_bins,
+        n_nonzeros=sum(result.n_nonzeros for result in results),
+        decision=tuple(job.decision().lines()),
+        backend=job.backend_line,
+        quality=quality,
+        warnings=job.warnings(),
+        parts=len(job.plan.partitions),
+        parts_reused=reused,
+        dropped=sum(result.dropped for result in results),
+        sorted=sum(result.sorted for result in results),
+        seconds=time.perf_counter() - begun,
+        stages=job.monitor.seconds(),
+        peak_memory=peak_rss(),
+        projected_memory=job.plan.projection.memory,
+        stored=stored.to_json(),
+    )
+
+
+def run(
+    source: Path, output: Path, settings: Settings, *, overwrite: bool = False,
+    executor: Executor | None = None, monitor: Monitor | None = None,
+) -> Summary:  # fmt: skip
+    """Convert `source` into a store at `output`; continue where an earlier run stopped.
+
+    Parameters
+    ----------
+    source, output
+        The input, and the store to make.
+    settings
+        Every choice.
+    overwrite
+        Replace a store that is there already.
+    executor
+        Runs the partitions; by default threads of this process. One that runs elsewhere
+        must see the same files.
+    monitor
+        Told of progress, and asked whether to stop.
+
+    Raises
+    ------
+    SourceError
+        Where the source is refused; nothing is left behind.
+    SettingsError, BudgetError
+        Where an option, or the memory, does not do.
+    OutputError
+        Where the output exists or cannot be written.
+    Stopped
+        Where `monitor` was told to stop; the same call continues.
+    """
+    begun = time.perf_counter()
+    monitor = monitor or Monitor()
+    space = workspace_for(output, settings.temp_dir)
+    check_target(space, overwrite=overwrite)
+    with _opened(source, settings, monitor) as reader, _nothing_left_if_refused(space):
+        backend, line = choose_backend(settings.backend)
+        with locked(space):
+            plan = _prepare(space, reader, settings, backend, monitor)
+            job = Job(plan, reader, backend, line, space, monitor)
+            reused = _convert_all(job, executor)
+            quality, results = _finish(job)
+        return _summary(job, quality, results, reused=reused, begun=begun)
+
+
+def make(
+    source: Path, output: Path, settings: Settings, *, overwrite: bool = False
+) -> tuple[Path, Plan]:
+    """Write the plan that converts `source` to `output`; return its path and itself."""
+    monitor = Monitor()
+    space = workspace_for(output, settings.temp_dir)
+    check_target(space, overwrite=overwrite)
+    with _opened(source, settings, monitor) as reader, _nothing_left_if_refused(space):
+        backend, _ = choose_backend(settings.backend)
+        with locked(space):
+            plan = _prepare(space, reader, settings, backend, monitor)
+    return space.plan, plan
+
+
+def _plan_file(path: Path) -> tuple[Plan, Workspace]:
+    plan = read_plan(path)
+    space = workspace_for(Path(plan.output), plan.settings.temp_dir)
+    return plan, space
+
+
+def _check_source(plan: Plan, reader: Reader) -> None:
+    found = reader.acquisition.identity.to_json()
+    if canonical_json(found) != canonical_json(plan.identity):
+        raise SourceError(
+            f"{plan.source} is not the file that was planned (its size or content changed); "
+            "plan again"
+        )
+
+
+def convert_part(plan_path: str | Path, index: int, backend: str | None = None) -> PartSummary:
+    """Convert one partition of a plan; safe to call from any process, any number of times."""
+    plan, space = _plan_file(Path(plan_path))
+    if not 0 <= index < len(plan.partitions):
+        raise PlanError(
+            f"the plan has partitions 0 to {len(plan.partitions) - 1}, got index {index}"
+        )
+    monitor = Monitor()
+    with _opened(Path(plan.source), plan.settings, monitor) as reader:
+        _check_source(plan, reader)
+        chosen, line = choose_backend(backend or plan.settings.backend)
+        job = Job(plan, reader, chosen, line, space, monitor)
+        return convert_partition(job.work(), index)
+
+
+def assemble(plan_path: str | Path, *, monitor: Monitor | None = None) -> Summary:
+    """Make the store of a plan whose partitions are all converted."""
+    begun = time.perf_counter()
+    monitor = monitor or Monitor()
+    plan, space = _plan_file(Path(plan_path))
+    with _opened(Path(plan.source), plan.settings, monitor) as reader:
+        _check_source(plan, reader)
+        backend, line = choose_backend(plan.settings.backend)
+        job = Job(plan, reader, backend, line, space, monitor)
+        with locked(space):
+            quality, results = _finish(job)
+        return _summary(job, quality, results, reused=len(plan.partitions), begun=begun)

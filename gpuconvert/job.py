@@ -1,0 +1,44 @@
+"""An open source with its plan, backend and workspace: what the steps of a run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuconvert.backends import Backend
+from gpuconvert.decision import AxisDecision
+from gpuconvert.pipeline import Work
+from gpuconvert.pixels import first_of_pixel
+from gpuconvert.plan import Plan
+from gpuconvert.readers import Reader
+from gpuconvert.stages import Monitor
+from gpuconvert.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that converting, assembling and describing one source needs."""
+
+    plan: Plan
+    reader: Reader
+    backend: Backend
+    backend_line: str
+    space: Workspace
+    monitor: Monitor
+
+    def work(self) -> Work:
+        """Return what converting a partition needs."""
+        acquisition = self.reader.acquisition
+        rows = np.arange(acquisition.n_spectra)
+        if self.plan.merge:
+            rows = np.cumsum(first_of_pixel(acquisition)) - 1
+        return Work(self.plan, self.reader, self.backend, self.space.parts, rows, self.monitor)
+
+    def decision(self) -> AxisDecision:
+        """Return what was detected when the plan was made."""
+        return AxisDecision.from_json(self.plan.decision)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return the warnings of the header and of the decision."""
+        return (*self.reader.acquisition.warnings, *self.decision().warnings)

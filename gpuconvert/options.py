@@ -1,0 +1,117 @@
+"""The options that several commands share: one table, from which their signatures are made."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from gpuconvert.settings import (
+    PRESETS,
+    Settings,
+    parse_bin_width,
+    parse_bytes,
+    parse_pixel_size,
+    parse_range,
+)
+
+AXIS = "Mass axis"
+NUMBERS = "Numbers"
+STORE = "Store"
+WORK = "Work"
+
+_DEFAULTS = {item.name: item.default for item in fields(Settings)}
+
+_PRESET_WORDS = "; ".join(
+    f"{name}: {entry['compression']}-{entry['compression_level']}"
+    for name, entry in PRESETS.items()
+)
+
+# name, type on the command line, panel, metavar, help
+_TABLE: tuple[tuple[str, Any, str, str | None, str], ...] = (
+    ("axis", str, AXIS, "auto|LAW|source|FILE",
+     "Axis law (constant, linear-tof, reflector-tof, tof, orbitrap, fticr), the source's own "
+     "m/z, or a file of bins; auto derives it from the data."),
+    ("bins", int | None, AXIS, "N", "Number of bins."),
+    ("bin_width", str | None, AXIS, "W@MZ", "Width of a bin in Th at one m/z: 0.005@400."),
+    ("bin_ppm", float | None, AXIS, "PPM", "Width of a bin in ppm of its m/z."),
+    ("mz_range", str | None, AXIS, "LO:HI", "Range of the axis in Th; default: all of the data."),
+    ("max_bins", int, AXIS, "N", "Coarsen axes with more bins by a whole factor."),
+    ("method", str, NUMBERS, "adaptive|pchip|linear|nearest",
+     "Interpolant; adaptive: nearest for centroids, pchip or linear for profiles."),
+    ("quantity", str, NUMBERS, "counts|height",
+     "counts conserves the TIC; height evaluates the spectrum at the bin centres."),
+    ("threshold", float, NUMBERS, "COUNTS", "Values not above this are not stored."),
+    ("gap", float, NUMBERS, "STEPS", "Samples farther apart than this are not neighbours."),
+    ("repair", bool, NUMBERS, None,
+     "Sort and drop faulty points and record it, instead of refusing."),
+    ("duplicates", str, NUMBERS, "error|first|last|sum|keep",
+     "What to do with several spectra of one pixel."),
+    ("spectrum_type", str, NUMBERS, "auto|profile|centroid", "Overrides what header and data say."),
+    ("pixel_size", str | None, STORE, "UM|XxY", "Pixel size in micrometres."),
+    ("id", str, STORE, "NAME", "Prefix of the element names."),
+    ("layout", str, STORE, "csc|csr", "csc: fast ion images; csr: fast spectra."),
+    ("preset", str, STORE, "speed|balanced|small|cloud",
+     f"Compression and chunks ({_PRESET_WORDS}); explicit options win."),
+    ("compression", str | None, STORE, "none|lz4|zstd", "Codec of the matrix."),
+    ("compression_level", int | None, STORE, "1-9", "Level of the codec."),
+    ("chunk_size", int | None, STORE, "N", "Values in a chunk of the matrix."),
+    ("workers", int | None, WORK, "N", "Threads; default: one per core."),
+    ("backend", str, WORK, "auto|numpy|cpu|cuda", "Where the arithmetic runs."),
+    ("memory", str | None, WORK, "SIZE",
+     "Memory that may be used, like 2GiB; default: a quarter of what is free, at most 4 GiB."),
+    ("temp_dir", str | None, WORK, "DIR", "Folder for unfinished work; default: beside OUTPUT."),
+    ("ibd", str | None, WORK, "FILE", "Binary file of an imzML; default: beside it."),
+    ("strict", bool, WORK, None, "Contradictions in the header are errors, not warnings."),
+)  # fmt: skip
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "bin_width": parse_bin_width,
+    "mz_range": parse_range,
+    "pixel_size": parse_pixel_size,
+    "memory": parse_bytes,
+}
+
+
+def _parameter(entry: tuple[str, Any, str, str | None, str]) -> inspect.Parameter:
+    name, kind, panel, metavar, words = entry
+    flag = "--" + name.replace("_", "-")
+    option = typer.Option(flag, help=words, metavar=metavar, rich_help_panel=panel)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=_DEFAULTS[name],
+        annotation=Annotated[kind, option],
+    )
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` every option of the table, and pass them on as its `settings`."""
+    own = inspect.signature(command)
+    hints = get_type_hints(command, include_extras=True)
+    kept = [
+        item.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, item in own.parameters.items()
+        if name != "settings"
+    ]
+    added = [_parameter(entry) for entry in _TABLE]
+
+    @wraps(command)
+    def called(**values: Any) -> None:  # noqa: ANN401 - whatever the command line holds
+        chosen = {}
+        for name in (entry[0] for entry in _TABLE):
+            value = values.pop(name)
+            parse = _PARSERS.get(name)
+            chosen[name] = parse(value) if parse and value is not None else value
+        command(**values, settings=Settings(**chosen))
+
+    signature = inspect.Signature([*kept, *added])
+    called.__signature__ = signature  # type: ignore[attr-defined]
+    called.__annotations__ = {
+        name: item.annotation for name, item in signature.parameters.items()
+    } | {"return": None}
+    return called

@@ -1,0 +1,199 @@
+"""One partition from the source to a finished part: read ahead, resample, sort, store."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuconvert.backends import Backend
+from gpuconvert.errors import SourceError
+from gpuconvert.parts import PartSummary, read_summary, write_part
+from gpuconvert.pixels import merge_rows
+from gpuconvert.plan import SLOTS, Partition, Plan
+from gpuconvert.readers import Reader, cut_batches
+from gpuconvert.spectra import CsrBlock, RawBatch, Repair, describe_fault, repair
+from gpuconvert.stages import Monitor
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What converting any partition of a plan needs.
+
+    rows : (n_spectra,) int64, output row of every spectrum
+    """
+
+    plan: Plan
+    reader: Reader
+    backend: Backend
+    parts: Path
+    rows: NDArray[np.int64]
+    monitor: Monitor
+
+
+def read_ahead(
+    reader: Reader, ranges: list[tuple[int, int]], monitor: Monitor
+) -> Iterator[RawBatch]:
+    """Yield the spectra of each range, read by a thread into a ring of buffers.
+
+    A batch is valid until the next one is asked for.
+    """
+    free: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    ready: queue.SimpleQueue[tuple[int, RawBatch] | BaseException | None] = queue.SimpleQueue()
+    needed = max(reader.batch_bytes(first, last) for first, last in ranges)
+    slots = [np.empty(max(needed, 1), np.uint8) for _ in range(min(SLOTS, len(ranges)))]
+    for slot in range(len(slots)):
+        free.put(slot)
+
+    def fill() -> None:
+        try:
+            for first, last in ranges:
+                slot = free.get()
+                if slot is None:
+                    return
+                with monitor.timed("read"):
+                    batch = reader.read(first, last, slots[slot])
+                ready.put((slot, batch))
+            ready.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever takes it
+            ready.put(error)
+
+    thread = threading.Thread(target=fill, name="gpuconvert-read", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item[1]
+            free.put(item[0])
+    finally:
+        free.put(None)
+        thread.join()
+
+
+def _resample(work: Work, batch: RawBatch) -> tuple[CsrBlock, Repair]:
+    """Return the resampled batch, its faults repaired or refused."""
+    options = work.plan.options_for(batch.representation)
+    block = work.backend.resample(batch, work.plan.axis, options)
+    if not block.faults.any():
+        return block, Repair()
+    if not work.plan.settings.repair:
+        raise SourceError(_refusal(work, batch, block.faults))
+    repaired, done = repair(batch)
+    return work.backend.resample(repaired, work.plan.axis, options), done
+
+
+def _refusal(work: Work, batch: RawBatch, faults: NDArray[np.uint8]) -> str:
+    acquisition = work.reader.acquisition
+    index = int(np.flatnonzero(faults)[0])
+    spectrum = int(batch.rows[index])
+    more = int((faults != 0).sum()) - 1
+    others = f"; {more} more in the same batch" if more else ""
+    x0, y0, _ = acquisition.origin
+    return (
+        f"{Path(acquisition.path).name}: spectrum {int(acquisition.order[spectrum])} "
+        f"(x={int(acquisition.x[spectrum]) + x0}, y={int(acquisition.y[spectrum]) + y0}): "
+        f"{describe_fault(batch, index)}{others}; give --repair to sort and drop such points"
+    )
+
+
+def _join(blocks: list[CsrBlock]) -> CsrBlock:
+    """Return consecutive blocks as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    counts = np.concatenate([np.diff(block.indptr) for block in blocks])
+    indptr = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=indptr[1:])
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(block, name) for block in blocks])
+        for name in ("rows", "indices", "data", "tic", "outside", "faults")
+    }
+    return CsrBlock(indptr=indptr, **joined)
+
+
+def _row_sums(block: CsrBlock) -> NDArray[np.float64]:
+    """Return the sum of the stored values of each row, left to right, in float64."""
+    owner = np.repeat(np.arange(len(block.rows)), np.diff(block.indptr))
+    return np.bincount(owner, weights=block.data, minlength=len(block.rows)).astype(np.float64)
+
+
+def _part_arrays(work: Work, block: CsrBlock, first_row: int) -> dict[str, NDArray[Any]]:
+    """Return what a part stores of a block whose rows count from the plane's first."""
+    arrays: dict[str, NDArray[Any]] = {
+        "stored_tic": _row_sums(block),
+        "source_tic": block.tic,
+        "outside": block.outside,
+    }
+    if work.plan.settings.layout == "csr":
+        return arrays | {
+            "row_nnz": np.diff(block.indptr), "indices": block.indices, "data": block.data,
+        }  # fmt: skip
+    shifted = CsrBlock(
+        block.rows - first_row, block.indptr, block.indices, block.data, block.tic,
+        block.outside, block.faults,
+    )  # fmt: skip
+    with work.monitor.timed("by_bin"):
+        columns = work.backend.by_bin(shifted, work.plan.axis.n_bins)
+    return arrays | {
+        "bins": columns.bins, "indptr": columns.indptr, "rows": columns.rows,
+        "data": columns.data,
+    }  # fmt: skip
+
+
+def _batches_with_rows(work: Work, partition: Partition) -> Iterator[RawBatch]:
+    slot_bytes = work.plan.layout.slot_bytes
+    ranges = list(cut_batches(work.reader, partition.first, partition.last, slot_bytes))
+    for batch in read_ahead(work.reader, ranges, work.monitor):
+        work.monitor.check()
+        yield batch
+        work.monitor.advance(int(batch.n_points.sum()) * _point_bytes(batch), len(batch.rows))
+
+
+def _point_bytes(batch: RawBatch) -> int:
+    mz = 0 if batch.shared_mz else batch.mz_dtype.itemsize
+    return mz + batch.intensity_dtype.itemsize
+
+
+def convert_partition(work: Work, index: int) -> PartSummary:
+    """Read, resample, sort by bin and store one partition; nothing if it is done already."""
+    plan = work.plan
+    partition = plan.partitions[index]
+    fingerprint = plan.part_fingerprint(index)
+    done = read_summary(work.parts, index, fingerprint)
+    if done is not None:
+        return done
+    blocks: list[CsrBlock] = []
+    points = dropped = resorted = 0
+    for batch in _batches_with_rows(work, partition):
+        with work.monitor.timed("resample"):
+            block, repairs = _resample(work, batch)
+        points += int(batch.n_points.sum())
+        dropped += repairs.dropped
+        resorted += repairs.sorted
+        blocks.append(block)
+    block = _to_output_rows(work, _join(blocks))
+    first_row = plan.planes[partition.plane].first
+    summary = PartSummary(
+        index, int(block.rows[0]) - first_row, int(block.rows[-1]) + 1 - first_row,
+        len(block.data), partition.last - partition.first, points, dropped, resorted,
+    )  # fmt: skip
+    arrays = _part_arrays(work, block, first_row)
+    work.reader.check_unchanged()
+    with work.monitor.timed("write part"):
+        write_part(work.parts, fingerprint, summary, arrays)
+    return summary
+
+
+def _to_output_rows(work: Work, block: CsrBlock) -> CsrBlock:
+    """Return the block with spectra replaced by output rows, merged where asked for."""
+    placed = CsrBlock(
+        work.rows[block.rows], block.indptr, block.indices, block.data, block.tic, block.outside,
+        block.faults,
+    )  # fmt: skip
+    return merge_rows(placed) if work.plan.merge else placed

@@ -1,0 +1,241 @@
+"""From an open source to a plan: sample it, decide the axis, cut the work to the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuconvert.backends import Backend
+from gpuconvert.decision import AxisDecision, decide
+from gpuconvert.errors import SettingsError
+from gpuconvert.executors import default_workers
+from gpuconvert.mass_axis import MassAxis
+from gpuconvert.memory import default_budget
+from gpuconvert.pixels import first_of_pixel, one_row_per_pixel
+from gpuconvert.plan import (
+    SLOT_BYTES,
+    Demand,
+    Layout,
+    Partition,
+    Plan,
+    Plane,
+    Projection,
+    cut_partitions,
+    fit_layout,
+)  # fmt: skip
+from gpuconvert.readers import Reader, cut_batches
+from gpuconvert.resampling import Method, ResampleOptions, adaptive_method, most_nonzeros
+from gpuconvert.settings import Settings
+from gpuconvert.spectra import Acquisition, RaggedSpectra, concatenate, decode
+
+SAMPLE_SPECTRA = 400
+SAMPLE_POINTS = 4_000_000
+"""A sample holds at most this many spectra, and not many more points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Evenly spread spectra of a source.
+
+    rows : (n_sample,) int64, ascending
+    spectra : their points
+    """
+
+    rows: NDArray[np.int64]
+    spectra: RaggedSpectra
+
+
+def take_sample(reader: Reader) -> Sample:
+    """Return some hundreds of spectra, evenly spread over those that hold points."""
+    acquisition = reader.acquisition
+    filled = np.flatnonzero(acquisition.n_points)
+    mean = float(acquisition.n_points[filled].mean()) if len(filled) else 1.0
+    count = int(min(SAMPLE_SPECTRA, len(filled), max(8, SAMPLE_POINTS / mean)))
+    rows = filled[np.unique(np.linspace(0, len(filled) - 1, count).round().astype(np.int64))]
+    needed = max((reader.batch_bytes(row, row + 1) for row in rows), default=1)
+    buffer = np.empty(max(needed, 1), np.uint8)
+    parts = [decode(reader.read(int(row), int(row) + 1, buffer)) for row in rows]
+    return Sample(rows.astype(np.int64), concatenate(parts))
+
+
+def distinct_mz(reader: Reader, most: int) -> NDArray[np.float64]:
+    """Return every m/z that occurs in the source, ascending; one pass over all of it.
+
+    Raises
+    ------
+    SettingsError
+        As soon as there are more than `most`.
+    """
+    known = np.zeros(0)
+    buffer = np.empty(1, np.uint8)
+    for first, last in cut_batches(reader, 0, reader.acquisition.n_spectra, SLOT_BYTES):
+        needed = reader.batch_bytes(first, last)
+        if needed > len(buffer):
+            buffer = np.empty(needed, np.uint8)
+        mz = decode(reader.read(first, last, buffer)).mz
+        known = np.union1d(known, mz[np.isfinite(mz) & (mz >= 0)])
+        if len(known) > most:
+            raise SettingsError(
+                f"{Path(reader.acquisition.path).name} holds more than {most} distinct m/z, too "
+                "many for --axis source; name a law with --axis, or raise --max-bins"
+            )
+    return known
+
+
+def decide_axis(
+    reader: Reader, sample: Sample, settings: Settings, extent: tuple[float, float], *,
+    union: Callable[[], NDArray[np.float64]] | None = None,
+) -> AxisDecision:  # fmt: skip
+    """Return the axis and the methods for a source whose m/z lie within `extent`.
+
+    `union` returns the distinct m/z of the source; by default by reading all of it.
+    """
+    acquisition = reader.acquisition
+    spectra = sample.spectra
+    shared = None
+    if acquisition.shared_mz_points and len(sample.rows):
+        shared = spectra.mz[spectra.indptr[0] : spectra.indptr[1]]
+    return decide(
+        spectra,
+        extent=extent,
+        representation=acquisition.representation,
+        instrument=acquisition.instrument,
+        shared_mz=shared,
+        union=union or (lambda: distinct_mz(reader, settings.max_bins)),
+        settings=settings,
+    )
+
+
+def sample_extent(sample: Sample) -> tuple[float, float]:
+    """Return the smallest and largest m/z of the sample; (0, 0) where it has no points."""
+    mz = sample.spectra.mz[np.isfinite(sample.spectra.mz)]
+    return (float(mz.min()), float(mz.max())) if len(mz) else (0.0, 0.0)
+
+
+def resample_options(settings: Settings, decision: AxisDecision) -> dict[str, ResampleOptions]:
+    """Return how profile and centroid spectra are put on the decided axis."""
+    options = {}
+    for name in ("profile", "centroid"):
+        method: Method
+        if settings.method == "adaptive":
+            method = adaptive_method(name == "profile", decision.axis, decision.spacing)
+        else:
+            method = settings.method
+        options[name] = ResampleOptions(
+            method, settings.quantity, settings.threshold, settings.gap, decision.spacing
+        )
+    return options
+
+
+def nonzero_bounds(
+    acquisition: Acquisition, axis: MassAxis, options: dict[str, ResampleOptions], default: str
+) -> NDArray[np.int64]:
+    """Return a bound on the non-zeros of every spectrum; (n_spectra,) int64."""
+    each = np.array(
+        [
+            most_nonzeros(axis, options[item.representation or default], 1)
+            for item in acquisition.encodings
+        ],
+        np.int64,
+    )
+    return np.minimum(axis.n_bins, acquisition.n_points * each[acquisition.encoding])
+
+
+def find_planes(z: NDArray[np.int32]) -> tuple[Plane, ...]:
+    """Return the planes of rows whose `z` ascend, empty planes left out."""
+    values, starts = np.unique(z, return_index=True)
+    ends = np.append(starts[1:], len(z))
+    return tuple(
+        Plane(int(value), int(first), int(last))
+        for value, first, last in zip(values, starts, ends, strict=True)
+    )
+
+
+def measure_demand(
+    reader: Reader, bounds: NDArray[np.int64], axis: MassAxis, backend: Backend, settings: Settings
+) -> Demand:
+    """Return what the job takes, as far as memory depends on it."""
+    acquisition = reader.acquisition
+    rows = np.arange(acquisition.n_spectra)
+    largest = int(np.argmax(acquisition.raw_bytes)) if len(rows) else 0
+    slot = max(SLOT_BYTES, reader.batch_bytes(largest, largest + 1) if len(rows) else 0)
+    per_byte = acquisition.n_points / np.maximum(acquisition.raw_bytes, 1)
+    points = int(slot * float(per_byte.max(initial=0.0))) + 1
+    density = float((bounds / np.maximum(acquisition.n_points, 1)).max(initial=1.0))
+    spectra = int(slot / max(1.0, float(acquisition.raw_bytes.mean()))) + 1 if len(rows) else 1
+    batch = backend.peak_bytes(points, spectra, int(points * density) + 1).host
+    planes = np.bincount(acquisition.z) if len(rows) else np.zeros(1, np.int64)
+    return Demand(
+        n_spectra=acquisition.n_spectra,
+        n_bins=axis.n_bins,
+        most_rows=int(planes.max()),
+        slot_bytes=slot,
+        batch_bytes=batch,
+        largest_nonzeros=int(bounds.max(initial=1)),
+        total_nonzeros=int(bounds.sum()),
+        chunk=settings.storage_choice()[2],
+    )
+
+
+def _cut(
+    acquisition: Acquisition, bounds: NDArray[np.int64], layout: Layout, *, merge: bool
+) -> tuple[tuple[Plane, ...], tuple[Partition, ...]]:
+    """Return the planes of output rows, and the partitions of spectra."""
+    together = first_of_pixel(acquisition) if merge else None
+    spectra = find_planes(acquisition.z)
+    partitions = cut_partitions(spectra, bounds, layout.part_nonzeros, together)
+    rows = find_planes(one_row_per_pixel(acquisition).z) if merge else spectra
+    return rows, partitions
+
+
+def project(
+    reader: Reader, decision: AxisDecision, backend: Backend, settings: Settings
+) -> tuple[NDArray[np.int64], Layout, Projection]:
+    """Return bounds on the non-zeros, how the work is cut, and what it takes.
+
+    Raises
+    ------
+    BudgetError
+        Where it cannot be done within the budget.
+    """
+    options = resample_options(settings, decision)
+    bounds = nonzero_bounds(reader.acquisition, decision.axis, options, decision.representation)
+    demand = measure_demand(reader, bounds, decision.axis, backend, settings)
+    layout, projection = fit_layout(
+        demand,
+        workers=settings.workers or default_workers(),
+        budget=settings.memory or default_budget(),
+    )
+    return bounds, layout, projection
+
+
+def make_plan(
+    reader: Reader, output: Path, settings: Settings, backend: Backend
+) -> tuple[Plan, AxisDecision, Sample]:
+    """Return the plan that converts an open source, and what it was decided from."""
+    acquisition = reader.acquisition
+    sample = take_sample(reader)
+    decision = decide_axis(reader, sample, settings, reader.mz_extent())
+    bounds, layout, projection = project(reader, decision, backend, settings)
+    merge = settings.duplicates == "sum"
+    planes, partitions = _cut(acquisition, bounds, layout, merge=merge)
+    plan = Plan(
+        source=str(Path(acquisition.path).resolve()),
+        output=str(output),
+        identity=acquisition.identity.to_json(),
+        settings=settings,
+        axis=decision.axis,
+        options=resample_options(settings, decision),
+        representation=decision.representation,
+        decision=decision.to_json(),
+        planes=planes,
+        partitions=partitions,
+        layout=layout,
+        projection=projection,
+        merge=merge,
+    )
+    return plan, decision, sample

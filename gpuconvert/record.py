@@ -1,0 +1,88 @@
+"""What a store keeps of how it was made: quality figures and provenance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpuconvert.assemble import PlaneResult
+from gpuconvert.job import Job
+from gpuconvert.planning import Sample, take_sample
+from gpuconvert.provenance import canonical_json, now_utc, software
+from gpuconvert.quality import PeakFigures, Quality, measure, peak_figures
+from gpuconvert.spectra import decode, find_faults, from_ragged, repair
+
+LOCAL = ("workers", "memory", "temp_dir", "ibd", "backend")
+"""Settings that say where and how the work was done; not part of a store's parameters."""
+
+
+def _peaks(job: Job, sample: Sample) -> PeakFigures:
+    """Return what became of the peaks of the sample, resampled once more."""
+    spectra = sample.spectra
+    said = job.reader.acquisition.representation
+    batch = from_ragged(spectra, np.arange(len(sample.rows)), said)
+    if find_faults(spectra).any():
+        batch, _ = repair(batch)
+        spectra = decode(batch)
+    block = job.backend.resample(batch, job.plan.axis, job.plan.options_for(said))
+    return peak_figures(
+        spectra, block.indptr, block.indices, block.data, centres=job.plan.axis.centres,
+        edges=job.plan.axis.edges, profile=(said or job.plan.representation) == "profile",
+    )  # fmt: skip
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def judge(job: Job, results: list[PlaneResult]) -> Quality:
+    """Return how well the assembled matrices say what the source said."""
+    with job.monitor.timed("quality"):
+        peaks = _peaks(job, take_sample(job.reader))
+        stored, source, outside = (
+            np.concatenate([getattr(result, name) for result in results])
+            for name in ("stored_tic", "source_tic", "outside")
+        )
+        source_bytes = sum(size for _, size, _ in job.reader.acquisition.identity.files)
+        ratio = _bytes_below(job.space.store) / max(1, source_bytes)
+        return measure(stored, source, outside, peaks, ratio)
+
+
+def describe(job: Job, quality: Quality, results: list[PlaneResult]) -> dict[str, Any]:
+    """Return what the store keeps of how it was made."""
+    plan = job.plan
+    acquisition = job.reader.acquisition
+    parameters = {
+        name: value for name, value in plan.settings.to_json().items() if name not in LOCAL
+    }
+    compression, level, chunk = plan.settings.storage_choice()
+    parameters |= {"compression": compression, "compression_level": level, "chunk_size": chunk}
+    parameters["options"] = {name: item.to_json() for name, item in plan.options.items()}
+    return {
+        "software": software(),
+        "parameters": canonical_json(parameters),
+        "axis": canonical_json(plan.axis.to_json()),
+        "axis_sha256": plan.axis.sha256,
+        "axis_law": plan.axis.law,
+        "decision": canonical_json(plan.decision),
+        "decision_lines": job.decision().lines(),
+        "fingerprint": plan.fingerprint,
+        "source": canonical_json(
+            {"name": Path(acquisition.path).name, "format": acquisition.format}
+            | acquisition.identity.to_json()
+        ),
+        "instrument": {"name": acquisition.instrument.name,
+                       "analyser": acquisition.instrument.analyser,
+                       "terms": list(acquisition.instrument.terms)},
+        "pixel_size_source": acquisition.pixel_size_source,
+        "origin": list(acquisition.origin),
+        "representation": plan.representation,
+        "repairs": {"points_dropped": sum(result.dropped for result in results),
+                    "spectra_sorted": sum(result.sorted for result in results)},
+        "warnings": list(job.warnings()),
+        "header": canonical_json(acquisition.metadata),
+        "quality": quality.to_json(),
+        "times": {"created": now_utc(), "stage_seconds": job.monitor.seconds()},
+    }  # fmt: skip
