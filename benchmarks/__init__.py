@@ -1,0 +1,1 @@
+"""Measurements with a protocol: frozen cases, whole processes, and single stages."""
