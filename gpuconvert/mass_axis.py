@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +32,9 @@ AXIS_FORMAT = 1
 MZ_FLOOR = 1e-3
 """m/z below this is taken as this before u(m), so that m/z 0 has a coordinate, in Th."""
 
+NARROWEST = 1e-14
+"""Least width of a bin as a fraction of its m/z: below it, rounding makes edges coincide."""
+
 LISTED_CODE = 0
 """Kernel code of an axis that lists its bins."""
 
@@ -43,6 +47,8 @@ class Law:
     forward, inverse, slope : u(m), m(u) and du/dm, of (values, a, b)
     exact : whether u needs only operations that IEEE 754 rounds correctly, so that
         every backend gives the same bits
+    width : how the width of a bin grows with m/z, in words
+    bounds : u between which the inverse holds: from the first, below the second
     """
 
     code: int
@@ -51,43 +57,30 @@ class Law:
     slope: Transform
     exact: bool
     width: str
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
 
 LAWS: dict[str, Law] = {
     "constant": Law(
-        1, lambda m, a, b: m, lambda u, a, b: u, lambda m, a, b: np.ones_like(m), True, "1"
-    ),
+        1, lambda m, a, b: m, lambda u, a, b: u, lambda m, a, b: np.ones_like(m), True, "1"),
     "linear-tof": Law(
-        2,
-        lambda m, a, b: np.sqrt(m),
-        lambda u, a, b: u * u,
-        lambda m, a, b: 0.5 / np.sqrt(m),
-        True,
-        "m^1/2",
-    ),
+        2, lambda m, a, b: np.sqrt(m), lambda u, a, b: u * u, lambda m, a, b: 0.5 / np.sqrt(m),
+        True, "m^1/2", (0.0, math.inf)),
     "reflector-tof": Law(
-        3, lambda m, a, b: np.log(m), lambda u, a, b: np.exp(u), lambda m, a, b: 1 / m, False, "m"
-    ),
+        3, lambda m, a, b: np.log(m), lambda u, a, b: np.exp(u), lambda m, a, b: 1 / m,
+        False, "m"),
     "tof": Law(
-        4,
-        lambda m, a, b: (2 / math.sqrt(b)) * np.arcsinh(np.sqrt(b * m / a)),
+        4, lambda m, a, b: (2 / math.sqrt(b)) * np.arcsinh(np.sqrt(b * m / a)),
         lambda u, a, b: (a / b) * np.sinh(u * math.sqrt(b) / 2) ** 2,
         lambda m, a, b: 1 / np.sqrt(m * (a + b * m)),
-        False,
-        "sqrt(A m + B m^2)",
-    ),
+        False, "sqrt(A m + B m^2)", (0.0, math.inf)),
     "orbitrap": Law(
-        5,
-        lambda m, a, b: -1 / np.sqrt(m),
-        lambda u, a, b: 1 / (u * u),
-        lambda m, a, b: 0.5 / (m * np.sqrt(m)),
-        True,
-        "m^3/2",
-    ),
+        5, lambda m, a, b: -1 / np.sqrt(m), lambda u, a, b: 1 / (u * u),
+        lambda m, a, b: 0.5 / (m * np.sqrt(m)), True, "m^3/2", (-math.inf, 0.0)),
     "fticr": Law(
-        6, lambda m, a, b: -1 / m, lambda u, a, b: -1 / u, lambda m, a, b: 1 / (m * m), True, "m^2"
-    ),
-}
+        6, lambda m, a, b: -1 / m, lambda u, a, b: -1 / u, lambda m, a, b: 1 / (m * m),
+        True, "m^2", (-math.inf, 0.0)),
+}  # fmt: skip
 """Every law by its name on the command line; a new law is one entry here."""
 
 TIMS_TOF_TERMS = (0.0877, 8.74e-4)
@@ -118,8 +111,21 @@ class MassAxis:
     def __post_init__(self) -> None:
         if self.n_bins < 1:
             raise SettingsError(f"an axis needs at least 1 bin, got {self.n_bins}")
-        if not self.is_listed and not self.du > 0:
+        if self.is_listed:
+            return
+        if not self.du > 0:
             raise SettingsError(f"bin width must be above 0, got {self.du:g} in u")
+        if not _inside(self.law, self.u0, self.u0 + self.n_bins * self.du):
+            raise SettingsError(
+                f"{self.n_bins} bins of {self.du:g} from {self.u0:g} in u of {self.law} reach "
+                "where no m/z is; use narrower bins"
+            )
+        ends = self.u0 + np.array([0, 1, self.n_bins - 1, self.n_bins]) * self.du
+        mz = LAWS[self.law].inverse(ends, self.a, self.b)
+        if (mz[1::2] - mz[::2] < NARROWEST * mz[1::2]).any():
+            raise SettingsError(
+                f"bins of {self.du:g} in u of {self.law} are narrower than double precision"
+            )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MassAxis) and self.sha256 == other.sha256
@@ -146,11 +152,12 @@ class MassAxis:
     def edges(self) -> Floats:
         """Bin edges; (n_bins + 1,) float64, ascending, Th."""
         if not self.is_listed:
-            u = self.u0 + np.arange(self.n_bins + 1) * self.du
+            u = self.u0 + np.arange(self.n_bins + 1, dtype=np.float64) * self.du
             return LAWS[self.law].inverse(u, self.a, self.b)
         if self.n_bins == 1:
             # One m/z has no neighbour to be half-way to: 100 ppm to either side.
-            return self.listed[0] * np.array([1 - 1e-4, 1 + 1e-4]) + np.array([-1e-9, 1e-9])
+            only = float(self.listed[0])
+            return np.array([only * (1 - 1e-4) - 1e-9, only * (1 + 1e-4) + 1e-9])
         inner = 0.5 * (self.listed[1:] + self.listed[:-1])
         first = self.listed[0] - (inner[0] - self.listed[0])
         last = self.listed[-1] + (self.listed[-1] - inner[-1])
@@ -221,14 +228,26 @@ class MassAxis:
             raise PlanError(
                 f"axis has format {value.get('format')!r}, this gpuconvert reads {AXIS_FORMAT}"
             )
-        law = value["law"]
-        if law in LAWS:
-            return cls(
-                law=law, n_bins=int(value["n_bins"]), u0=float(value["u0"]), du=float(value["du"]),
-                a=float(value.get("a", 1.0)), b=float(value.get("b", 1.0)),
-            )  # fmt: skip
-        listed = np.frombuffer(base64.b64decode(value["centres_f8_base64"]), "<f8")
-        return of_centres(listed.astype(np.float64), law)
+        try:
+            law = value["law"]
+            if law in LAWS:
+                return cls(
+                    law=law, n_bins=int(value["n_bins"]), u0=float(value["u0"]),
+                    du=float(value["du"]), a=float(value.get("a", 1.0)),
+                    b=float(value.get("b", 1.0)),
+                )  # fmt: skip
+            packed = base64.b64decode(value["centres_f8_base64"], validate=True)
+            return of_centres(np.frombuffer(packed, "<f8").astype(np.float64), str(law))
+        except KeyError as error:
+            raise PlanError(f"axis has no entry {error}, expected one as saved") from error
+        except (TypeError, ValueError) as error:
+            raise PlanError(f"axis cannot be used: {error}") from error
+
+
+def _inside(law: str, first: float, last: float) -> bool:
+    """Return whether edges from `first` to `last` in u of `law` all have an m/z."""
+    lowest, highest = LAWS[law].bounds
+    return math.isfinite(first) and math.isfinite(last) and lowest <= first and last < highest
 
 
 def of_law(
@@ -247,6 +266,7 @@ def of_law(
         Width of a bin in the law's coordinate.
     anchor
         A coordinate u at which a bin must have its centre; None starts a bin at `low`.
+        Not kept where a bin would then reach beyond the law's range of u.
     a, b
         The two terms of law "tof".
 
@@ -263,14 +283,32 @@ def of_law(
         raise SettingsError(f"bin width must be above 0, got {du:g} in u of {law}")
     ends = LAWS[law].forward(np.array([low, high]), a, b)
     if anchor is None:
-        u0 = float(ends[0])
-        n_bins = max(1, math.ceil((float(ends[1]) - u0) / du * (1 - 1e-12)))
-        return MassAxis(law, n_bins, u0, du, a, b)
+        return _from_low(law, float(ends[0]), float(ends[1]), du, a, b)
     # The first bin is the one whose centre lies nearest to `low`, so that data on the
     # grid keeps exactly its own points.
     first = round((float(ends[0]) - anchor) / du)
     last = round((float(ends[1]) - anchor) / du)
-    return MassAxis(law, max(1, last - first + 1), anchor + (first - 0.5) * du, du, a, b)
+    n_bins, u0 = max(1, last - first + 1), anchor + (first - 0.5) * du
+    if not _inside(law, u0, u0 + n_bins * du):
+        return _from_low(law, float(ends[0]), float(ends[1]), du, a, b)
+    return MassAxis(law, n_bins, u0, du, a, b)
+
+
+def _from_low(law: str, u0: float, end: float, du: float, a: float, b: float) -> MassAxis:
+    """Return the bins from `u0` that reach `end`."""
+    n_bins = max(1, math.ceil((end - u0) / du * (1 - 1e-12)))
+    if n_bins * du < end - u0:
+        # A width meant to divide the range misses the end by a rounding.
+        du = (end - u0) / n_bins
+    if not _inside(law, u0, u0 + n_bins * du):
+        # Frequency ends at 0, which no m/z reaches: the last bin ends half way to it.
+        du = (0.5 * (end + LAWS[law].bounds[1]) - u0) / n_bins
+    return MassAxis(law, n_bins, u0, du, a, b)
+
+
+def told_apart(centres: Floats) -> NDArray[np.bool_]:
+    """Return whether each but the first lies above the one before by more than rounding."""
+    return np.diff(centres) > 4 * NARROWEST * np.maximum(centres[1:], 1.0)
 
 
 def of_centres(centres: Floats, law: str = "file") -> MassAxis:
@@ -281,12 +319,12 @@ def of_centres(centres: Floats, law: str = "file") -> MassAxis:
     if not good.all():
         place = int(np.flatnonzero(~good)[0])
         raise SettingsError(f"bin centre {place} is {centres[place]:g}, expected m/z of at least 0")
-    steps = np.diff(centres)
-    if (steps <= 0).any():
-        place = int(np.flatnonzero(steps <= 0)[0]) + 1
+    close = ~told_apart(centres)
+    if close.any():
+        place = int(np.flatnonzero(close)[0]) + 1
         raise SettingsError(
-            f"bin centres must ascend, but centre {place} is {float(centres[place])!r} after "
-            f"{float(centres[place - 1])!r}"
+            f"bin centres must ascend by more than rounding, but centre {place} is "
+            f"{float(centres[place])!r} after {float(centres[place - 1])!r}"
         )
     return MassAxis(law, len(centres), listed=np.ascontiguousarray(centres, np.float64))
 
@@ -306,7 +344,10 @@ def coarsen(axis: MassAxis, max_bins: int) -> tuple[MassAxis, int]:
             "name a law with --axis, or raise --max-bins"
         )
     n_bins = -(-axis.n_bins // factor)
-    return MassAxis(axis.law, n_bins, axis.u0, axis.du * factor, axis.a, axis.b), factor
+    du = axis.du * factor
+    if not _inside(axis.law, axis.u0, axis.u0 + n_bins * du):
+        du = axis.du * axis.n_bins / n_bins
+    return MassAxis(axis.law, n_bins, axis.u0, du, axis.a, axis.b), factor
 
 
 def read_axis(path: Path) -> MassAxis:
@@ -324,7 +365,7 @@ def read_axis(path: Path) -> MassAxis:
     try:
         if path.suffix == ".json":
             value = json.loads(path.read_text())
-            return MassAxis.from_json(value["axis"] if "axis" in value else value)
+            return MassAxis.from_json(value.get("axis", value))
         if path.suffix == ".npy":
             centres = np.load(path, allow_pickle=False)
         elif path.suffix in {".txt", ".csv"}:
@@ -334,7 +375,7 @@ def read_axis(path: Path) -> MassAxis:
                 f"axis file {path} ends in {path.suffix!r}, expected .json, .npy, .txt or .csv"
             )
         return of_centres(np.asarray(centres, np.float64))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError) as error:
         if isinstance(error, SettingsError) and str(path) in str(error):
             raise
         raise SettingsError(f"axis file {path} cannot be used: {error}") from error
@@ -344,14 +385,6 @@ def _read_lines(path: Path) -> Floats:
     """Return the first column of a text file, skipping one header line and comments."""
     lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
     cells = [line.replace(";", ",").split(",")[0].strip() for line in lines if line]
-    if cells and not _is_number(cells[0]):
+    if cells and not re.match(r"[-+.\d]|nan|inf", cells[0].lower()):
         cells = cells[1:]
     return np.array([float(cell) for cell in cells])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
