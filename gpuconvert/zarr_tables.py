@@ -1,0 +1,203 @@
+"""How AnnData lies in Zarr: arrays, strings, data frames and nested dicts, with their attributes.
+
+Written with zarr-python alone. Every writer replaces what has its name, so that
+a step which was cut short can simply be run again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.dtype import VariableLengthUTF8
+
+from gpuconvert.provenance import JSON, canonical_json
+
+Strings: TypeAlias = "NDArray[Any]"
+Column: TypeAlias = "NDArray[Any] | Category"
+
+STRING: Any = np.dtypes.StringDType()
+VARIABLE_UTF8: Any = VariableLengthUTF8()
+
+CHUNK_BYTES = 2**20
+CHUNK_STRINGS = 2**16
+"""Chunks of columns are near 1 MiB: in bytes, and in strings of some 16 bytes."""
+
+INT64 = range(-(2**63), 2**63)
+GROUP_NAME = re.compile(r"(?!__|zarr\.json$)\w[\w .+-]{0,99}")
+"""Keys that can name a group on every file system and object store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A column that says the same word in each of `n_rows` rows."""
+
+    word: str
+    n_rows: int
+
+
+def encoding(kind: str, version: str) -> dict[str, Any]:
+    """Return the attributes by which AnnData knows what a group or an array is."""
+    return {"encoding-type": kind, "encoding-version": version}
+
+
+DICT = encoding("dict", "0.1.0")
+
+
+def write_group(parent: zarr.Group, name: str, attributes: Mapping[str, Any]) -> zarr.Group:
+    """Return the new, empty group `name` with these attributes."""
+    return parent.create_group(name, attributes=dict(attributes), overwrite=True)
+
+
+def write_array(parent: zarr.Group, name: str, values: NDArray[Any]) -> None:
+    """Write numbers of one or more dimensions, in chunks near 1 MiB of whole rows."""
+    row_bytes = max(1, values.itemsize * math.prod(values.shape[1:]))
+    rows = max(1, min(len(values), CHUNK_BYTES // row_bytes))
+    stored = parent.create_array(
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=(rows, *(max(1, extent) for extent in values.shape[1:])),
+        attributes=encoding("array", "0.2.0"),
+        overwrite=True,
+    )
+    stored[...] = values
+
+
+def write_strings(parent: zarr.Group, name: str, values: Strings) -> None:
+    """Write a list of strings; (n_rows,)."""
+    stored = parent.create_array(
+        name,
+        shape=values.shape,
+        dtype=VARIABLE_UTF8,
+        chunks=(max(1, min(len(values), CHUNK_STRINGS)),),
+        attributes=encoding("string-array", "0.2.0"),
+        overwrite=True,
+    )
+    stored[...] = values
+
+
+def _write_text(parent: zarr.Group, name: str, text: str) -> None:
+    attributes = encoding("string", "0.2.0")
+    stored = parent.create_array(
+        name, shape=(), dtype=VARIABLE_UTF8, attributes=attributes, overwrite=True
+    )
+    stored[...] = _storable(text)
+
+
+def _write_number(parent: zarr.Group, name: str, value: float) -> None:
+    attributes = encoding("numeric-scalar", "0.2.0")
+    stored = parent.create_array(
+        name, shape=(), dtype=np.asarray(value).dtype, attributes=attributes, overwrite=True
+    )
+    stored[...] = value
+
+
+def _write_category(parent: zarr.Group, name: str, column: Category) -> None:
+    group = write_group(parent, name, {"ordered": False, **encoding("categorical", "0.2.0")})
+    write_array(group, "codes", np.zeros(column.n_rows, np.int8))
+    write_strings(group, "categories", np.array([column.word], STRING))
+
+
+def write_frame(
+    parent: zarr.Group, name: str, index: Strings, columns: Mapping[str, Column], *,
+    index_name: str = "_index",
+) -> None:  # fmt: skip
+    """Write a data frame: `obs` or `var`.
+
+    Parameters
+    ----------
+    parent, name
+        Where; what is there is replaced.
+    index
+        (n_rows,) strings, all different.
+    columns
+        Each (n_rows,), in the order in which they are to appear.
+    index_name
+        What a reader will call the index; "_index" stands for no name.
+    """
+    attributes = {"column-order": list(columns), "_index": index_name}
+    group = write_group(parent, name, {**attributes, **encoding("dataframe", "0.2.0")})
+    write_strings(group, index_name, index)
+    for key, column in columns.items():
+        if isinstance(column, Category):
+            _write_category(group, key, column)
+        elif column.dtype == STRING:
+            write_strings(group, key, column)
+        else:
+            write_array(group, key, column)
+
+
+def write_tree(parent: zarr.Group, name: str, value: object) -> None:
+    """Write a value of `uns` so that AnnData reads it back, dicts as nested groups.
+
+    Strings, numbers and arrays stay what they are; lists of one kind become arrays;
+    None is left out. All else, such as a list of dicts, becomes a string of JSON, in
+    which a number that is not finite is null.
+    """
+    value = _plain(value)
+    if isinstance(value, Mapping) and all(_names_a_group(key) for key in value):
+        group = write_group(parent, name, DICT)
+        for key, entry in value.items():
+            write_tree(group, key, entry)
+    elif isinstance(value, np.ndarray):
+        write_strings(parent, name, value) if value.dtype == STRING else write_array(
+            parent, name, value
+        )
+    elif isinstance(value, str):
+        _write_text(parent, name, value)
+    elif isinstance(value, float) or _fits_int64(value):
+        _write_number(parent, name, value)
+    elif value is not None:
+        _write_text(parent, name, canonical_json(_finite(value)))
+
+
+def _plain(value: object) -> object:
+    """Return `value` with NumPy scalars as Python's, and lists of one kind as arrays."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    if not isinstance(value, list | tuple) or not value:
+        return value
+    if all(isinstance(entry, str) for entry in value):
+        return np.array([_storable(entry) for entry in value], STRING)
+    if all(isinstance(entry, bool) for entry in value):
+        return np.array(value, np.bool_)
+    if any(isinstance(entry, bool) for entry in value):
+        return value
+    if all(_fits_int64(entry) for entry in value):
+        return np.array(value, np.int64)
+    if all(isinstance(entry, float) or _fits_int64(entry) for entry in value):
+        return np.array(value, np.float64)
+    return value
+
+
+def _storable(text: str) -> str:
+    """Return `text` with what UTF-8 cannot hold escaped: file names may contain any byte."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _fits_int64(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value in INT64
+
+
+def _names_a_group(key: object) -> bool:
+    return isinstance(key, str) and GROUP_NAME.fullmatch(key) is not None
+
+
+def _finite(value: Any) -> JSON:  # noqa: ANN401 - any JSON value
+    """Return `value` with null for every number that JSON cannot say."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _finite(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value  # type: ignore[no-any-return]
