@@ -13,10 +13,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gpuconvert.version import __version__
+
 if TYPE_CHECKING:
     from gpuconvert.api import convert, inspect, open, verify
-
-__version__ = "0.1.0"
 
 _FROM = {
     "convert": "gpuconvert.api",

@@ -301,7 +301,8 @@ def assemble_plane(
     rows = plane.last - plane.first
     return PlaneResult(
         plane.z, plane.first, plane.last,
-        *(_row_column(parts, name) for name in ("stored_tic", "source_tic", "outside")),
+        _row_column(parts, "stored_tic"), _row_column(parts, "source_tic"),
+        _row_column(parts, "outside"),
         average=sums / max(1, rows), n_nonzeros=int(indptr[-1]),
         dropped=sum(part.summary.dropped for part in parts),
         sorted=sum(part.summary.sorted for part in parts),

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 input refused, 75 stopped and resumable
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import sys
@@ -12,19 +13,40 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpuconvert import __version__, api, console, conversion, demo
-from gpuconvert.devices import find_devices
 from gpuconvert.errors import GpuconvertError, OutputError, Stopped, StoreError
-from gpuconvert.inspection import inspect as inspect_source
 from gpuconvert.options import takes_settings
-from gpuconvert.report import check_report_path, write_report
 from gpuconvert.settings import Settings
-from gpuconvert.stages import Monitor
+from gpuconvert.version import __version__
+
+if TYPE_CHECKING:
+    from gpuconvert import console, conversion, demo, devices, inspection, report, stages
+    from gpuconvert import verification as verifying
+else:
+
+    def _when_used(name: str) -> ModuleType:
+        """Return a module that is loaded when it is first used: help and usage stay quick."""
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.find_spec(name)
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    console = _when_used("gpuconvert.console")
+    conversion = _when_used("gpuconvert.conversion")
+    demo = _when_used("gpuconvert.demo")
+    devices = _when_used("gpuconvert.devices")
+    inspection = _when_used("gpuconvert.inspection")
+    report = _when_used("gpuconvert.report")
+    stages = _when_used("gpuconvert.stages")
+    verifying = _when_used("gpuconvert.verification")
 
 app = typer.Typer(
     name="gpuconvert",
@@ -50,12 +72,12 @@ Report = Annotated[
 
 
 @contextmanager
-def _stoppable() -> Iterator[Monitor]:
+def _stoppable() -> Iterator[stages.Monitor]:
     """Turn SIGINT and SIGTERM into a wish to stop; a second SIGINT ends at once."""
     with console.listening() as listener:
-        monitor = Monitor(listener)
+        monitor = stages.Monitor(listener)
 
-        def ask(number: int, frame: FrameType | None) -> None:
+        def ask(_number: int, _frame: FrameType | None) -> None:
             monitor.stop()
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -81,7 +103,7 @@ def _show(summary: conversion.Summary, *, as_json: bool) -> None:
 
 def _write_quality(path: Path | None, summary: conversion.Summary) -> None:
     if path is not None:
-        write_report(
+        report.write_report(
             path, summary=summary.to_json(), decision_lines=summary.decision,
             quality=summary.quality, warnings=summary.warnings,
         )  # fmt: skip
@@ -95,7 +117,7 @@ def run(
 ) -> None:  # fmt: skip
     """Convert INPUT into a store at OUTPUT; continues by itself where it was stopped."""
     if quality_report is not None:
-        check_report_path(quality_report)
+        report.check_report_path(quality_report)
     with _stoppable() as monitor:
         summary = conversion.run(source, output, settings, overwrite=overwrite, monitor=monitor)
     _write_quality(quality_report, summary)
@@ -106,7 +128,7 @@ def run(
 @takes_settings
 def inspect(source: Input, settings: Settings, *, as_json: Json = False) -> None:
     """Show what INPUT holds, what is detected in it, and what converting it takes."""
-    found = inspect_source(source, settings)
+    found = inspection.inspect(source, settings)
     if as_json:
         _print_json(found.to_json())
         return
@@ -151,7 +173,7 @@ def convert(
 def assemble(path: PlanPath, *, quality_report: Report = None, as_json: Json = False) -> None:
     """Make the store of a plan whose partitions are all converted."""
     if quality_report is not None:
-        check_report_path(quality_report)
+        report.check_report_path(quality_report)
     with _stoppable() as monitor:
         summary = conversion.assemble(path, monitor=monitor)
     _write_quality(quality_report, summary)
@@ -169,7 +191,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Read a store anew, by other means, and hold it against its own rules and its source."""
-    found = api.verify(store, source, ibd=ibd)
+    found = verifying.verify(store, source, ibd)
     if as_json:
         _print_json(found.to_json())
     else:
@@ -212,10 +234,10 @@ def make_demo(
     ])  # fmt: skip
 
 
-@app.command()
-def devices(*, as_json: Json = False) -> None:
+@app.command(name="devices")
+def show_devices(*, as_json: Json = False) -> None:
     """Show what can do the arithmetic here, and what is missing where something cannot."""
-    found = find_devices()
+    found = devices.find_devices()
     if as_json:
         _print_json({"backends": [
             {"backend": item.backend, "usable": item.usable, "detail": item.detail}

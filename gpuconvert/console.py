@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -18,11 +19,16 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from gpuconvert.conversion import Summary
-from gpuconvert.inspection import Inspection
 from gpuconvert.memory import peak_rss
 from gpuconvert.report import format_bytes, format_count, format_seconds
 from gpuconvert.stages import Listener, Step
+
+if TYPE_CHECKING:
+    from gpuconvert.conversion import Summary
+    from gpuconvert.inspection import Inspection
+
+LABEL = 15
+"""Width of the column of labels, in characters."""
 
 REDRAW_SECONDS = 0.1
 """Steps that follow each other more closely than this are drawn together."""
@@ -82,6 +88,12 @@ def warn(lines: Sequence[str]) -> None:
     sys.stderr.flush()
 
 
+def _aligned(lines: Sequence[str]) -> list[str]:
+    """Return lines whose first word is a label, set apart from the rest in a column."""
+    split = [line.partition("  ") for line in lines]
+    return [f"{label:<{LABEL}}{rest.strip()}" for label, _, rest in split]
+
+
 def summary_lines(summary: Summary) -> list[str]:
     """Return what a run did, in lines."""
     pixels = format_count(summary.n_pixels)
@@ -93,11 +105,11 @@ def summary_lines(summary: Summary) -> list[str]:
             f"repaired       {format_count(summary.dropped)} points dropped, "
             f"{format_count(summary.sorted)} spectra sorted"
         ]
-    stored = [f"{name:<14} {value}" for name, value in summary.stored.items()]
+    stored = [f"{name.replace('_', ' '):<{LABEL}}{value}" for name, value in summary.stored.items()]
     return [
-        *summary.decision,
+        *_aligned(summary.decision),
         f"matrix         {pixels} pixels x {bins} bins, {format_count(summary.n_nonzeros)} values",
-        *summary.quality.lines(),
+        *_aligned(summary.quality.lines()),
         *repairs,
         *stored,
         f"work           {summary.parts} parts{reused}, {format_seconds(summary.seconds)}, "
@@ -124,7 +136,7 @@ def inspection_lines(found: Inspection) -> list[str]:
         f"pixel size     {px:g} x {py:g} µm ({facts['pixel_size_source']})",
         f"polarity       {', '.join(facts['polarity'])}",
         f"instrument     {facts['instrument'] or facts['analyser'] or 'not stated'}",
-        *found.decision,
+        *_aligned(found.decision),
         found.backend.replace("backend ", "backend        ", 1),
         f"projected      {format_count(found.nonzeros)} values, "
         f"{format_bytes(found.store_bytes)} before compression, "

@@ -18,7 +18,7 @@ from typing import Any
 
 from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
-from gpuconvert.errors import PlanError, SourceError
+from gpuconvert.errors import GpuconvertError, PlanError, SourceError
 from gpuconvert.executors import make_executor
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
@@ -134,12 +134,15 @@ def _opened(source: Path, settings: Settings, monitor: Monitor) -> Iterator[Read
 
 
 @contextmanager
-def _nothing_left_if_refused(space: Workspace) -> Iterator[None]:
-    try:
-        yield
-    except SourceError:
-        discard(space)
-        raise
+def _held(space: Workspace) -> Iterator[None]:
+    """Hold the workspace; leave nothing behind where there is nothing to continue from."""
+    with locked(space):
+        try:
+            yield
+        except GpuconvertError as error:
+            if isinstance(error, SourceError) or not space.plan.is_file():
+                discard(space)
+            raise
 
 
 def _convert_all(job: Job, executor: Executor | None) -> int:
@@ -280,9 +283,9 @@ def run(
     monitor = monitor or Monitor()
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
-    with _opened(source, settings, monitor) as reader, _nothing_left_if_refused(space):
+    with _opened(source, settings, monitor) as reader:
         backend, line = choose_backend(settings.backend)
-        with locked(space):
+        with _held(space):
             plan = _prepare(space, reader, settings, backend, monitor)
             job = Job(plan, reader, backend, line, space, monitor)
             reused = _convert_all(job, executor)
@@ -297,9 +300,9 @@ def make(
     monitor = Monitor()
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
-    with _opened(source, settings, monitor) as reader, _nothing_left_if_refused(space):
+    with _opened(source, settings, monitor) as reader:
         backend, _ = choose_backend(settings.backend)
-        with locked(space):
+        with _held(space):
             plan = _prepare(space, reader, settings, backend, monitor)
     return space.plan, plan
 
@@ -343,6 +346,6 @@ def assemble(plan_path: str | Path, *, monitor: Monitor | None = None) -> Summar
         _check_source(plan, reader)
         backend, line = choose_backend(plan.settings.backend)
         job = Job(plan, reader, backend, line, space, monitor)
-        with locked(space):
+        with _held(space):
             quality, results = _finish(job)
         return _summary(job, quality, results, reused=len(plan.partitions), begun=begun)

@@ -41,7 +41,8 @@ def _regions() -> NDArray[np.int64]:
     nx, ny = GRID
     y, x = np.mgrid[0:ny, 0:nx]
     radius = np.hypot((x - nx / 2) / (nx / 2.2), (y - ny / 2) / (ny / 2.2))
-    return (radius < 1).astype(np.int64) + (radius < 0.55)
+    regions: NDArray[np.int64] = (radius < 1).astype(np.int64) + (radius < 0.55)
+    return regions
 
 
 def _spectrum(

@@ -68,7 +68,7 @@ def merge_rows(block: CsrBlock) -> CsrBlock:
         indptr=indptr,
         indices=bins[fresh],
         data=sums.astype(np.float32),
-        tic=np.bincount(group, weights=block.tic),
-        outside=np.bincount(group, weights=block.outside),
+        tic=np.bincount(group, weights=block.tic).astype(np.float64),
+        outside=np.bincount(group, weights=block.outside).astype(np.float64),
         faults=np.bitwise_or.reduceat(block.faults, starts),
     )

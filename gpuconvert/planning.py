@@ -33,7 +33,7 @@ from gpuconvert.settings import Settings
 from gpuconvert.spectra import Acquisition, RaggedSpectra, concatenate, decode
 
 SAMPLE_SPECTRA = 400
-SAMPLE_POINTS = 4_000_000
+SAMPLE_POINTS = 1_000_000
 """A sample holds at most this many spectra, and not many more points."""
 
 
@@ -142,7 +142,8 @@ def nonzero_bounds(
         ],
         np.int64,
     )
-    return np.minimum(axis.n_bins, acquisition.n_points * each[acquisition.encoding])
+    bounds: NDArray[np.int64] = acquisition.n_points * each[acquisition.encoding]
+    return np.minimum(axis.n_bins, bounds)
 
 
 def find_planes(z: NDArray[np.int32]) -> tuple[Plane, ...]:

@@ -84,5 +84,6 @@ def describe(job: Job, quality: Quality, results: list[PlaneResult]) -> dict[str
         "warnings": list(job.warnings()),
         "header": canonical_json(acquisition.metadata),
         "quality": quality.to_json(),
-        "times": {"created": now_utc(), "stage_seconds": job.monitor.seconds()},
+        # One text, so that nothing else in a store depends on when it was made.
+        "times": canonical_json({"created": now_utc(), "stage_seconds": job.monitor.seconds()}),
     }  # fmt: skip

@@ -121,7 +121,7 @@ class Settings:
         """Return the settings that `to_json` wrote."""
         known = {item.name for item in fields(cls)}
         pairs = {"bin_width", "mz_range", "pixel_size"}
-        kept = {
+        kept: dict[str, Any] = {
             name: tuple(entry) if name in pairs and entry is not None else entry
             for name, entry in value.items()
             if name in known
@@ -151,7 +151,7 @@ def _check_words(settings: Settings) -> None:
         if value not in choices and not (value is None and name == "compression"):
             option = name.replace("_", "-")
             raise SettingsError(f"unknown --{option} {value!r}; available: {', '.join(choices)}")
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", settings.id):
+    if not re.fullmatch(r"(?!__)[A-Za-z0-9_][A-Za-z0-9_.-]*", settings.id):
         raise SettingsError(
             f"--id {settings.id!r} names elements of a store: use letters, digits, '_', '-' and '.'"
         )
