@@ -1,0 +1,213 @@
+"""The binary half of an imzML: found beside the XML, read by position, never written.
+
+Every read names its own place in the file, so threads cannot disturb each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuconvert.errors import SourceError, SourceMissingError
+from gpuconvert.readers.imzml_xml import reading, refuse_pointer
+
+Longs = NDArray[np.int64]
+
+GAP = 64 << 10
+"""Extents at most this far apart are read in one go, the gap with them, in bytes."""
+
+SPAN = 64 << 20
+"""Bytes of the file that `gather` maps at a time, which bounds its memory."""
+
+_ENDS = 64 << 10
+_BLOCK, _BLOCKS = 4 << 10, 64
+_MOST_PARTS = os.sysconf("SC_IOV_MAX")
+
+
+def find_ibd(path: Path, given: str | None) -> Path:
+    """Return the binary file that belongs to an imzML.
+
+    Without `given` it has the same stem and the suffix ``.ibd``, in any case if that is unique.
+    """
+    if given is not None:
+        if not Path(given).exists():
+            raise SourceMissingError(f"the binary file {given} does not exist; check --ibd")
+        return _require_file(Path(given))
+    name = path.name
+    stem = name[: name.lower().rfind(".imzml")] if ".imzml" in name.lower() else path.stem
+    exact = path.with_name(f"{stem}.ibd")
+    if exact.exists():
+        return _require_file(exact)
+    with reading(path.parent):
+        beside = sorted(item.name for item in path.parent.iterdir())
+    alike = [item for item in beside if item.lower() == exact.name.lower()]
+    if len(alike) > 1:
+        raise SourceError(
+            f"{path} could belong to {' or '.join(alike)}, expected one binary file; give --ibd"
+        )
+    if alike:
+        return _require_file(path.with_name(alike[0]))
+    partial = [item for item in beside if item.lower().startswith(exact.name.lower())]
+    hint = f" ({partial[0]} looks like an unfinished export)" if partial else ""
+    raise SourceMissingError(
+        f"{path} needs its binary file {exact.name} beside it, which is not there{hint}; "
+        "copy it there or give --ibd"
+    )
+
+
+def _require_file(path: Path) -> Path:
+    if not path.is_file():
+        raise SourceError(f"{path} is a folder, expected the binary file of an imzML; give --ibd")
+    return path
+
+
+def digest(path: Path) -> str:
+    """Return a SHA-256 over head, tail and evenly spread blocks of a file; all of a small one."""
+    sha = hashlib.sha256()
+    with reading(path), path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size <= 2 * _ENDS + _BLOCKS * _BLOCK:
+            sha.update(stream.read())
+            return sha.hexdigest()
+        spread = [(index * (size - _BLOCK) // (_BLOCKS - 1), _BLOCK) for index in range(_BLOCKS)]
+        for place, length in [(0, _ENDS), (size - _ENDS, _ENDS), *spread]:
+            stream.seek(place)
+            sha.update(stream.read(length))
+    return sha.hexdigest()
+
+
+def place_in_order(offset: Longs, size: Longs, start: int) -> Longs:
+    """Return where arrays go when they are packed in the order of the file, from byte `start`.
+
+    Arrays that follow each other in the file then do so in memory, and need one read.
+    """
+    order = _ascending(offset)
+    sizes = size[order]
+    to = np.empty(len(offset), np.int64)
+    to[order] = start + np.cumsum(sizes) - sizes
+    return to
+
+
+def _ascending(offset: Longs) -> Longs:
+    if (np.diff(offset) < 0).any():
+        return np.argsort(offset, kind="stable")
+    return np.arange(len(offset))
+
+
+class IbdFile:
+    """An open binary file.
+
+    path, size : where it is, and its size in bytes when it was opened
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with reading(path):
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self.size = os.fstat(self._descriptor).st_size
+        head = os.pread(self._descriptor, 64, 0)
+        self.uuid = head[:16]
+        if not head or head.startswith(b"version https"):
+            self.close()
+            refuse_pointer(path, head)
+            raise SourceError(f"{path} is empty, expected binary data; export or copy it again")
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def read_extents(self, offset: Longs, size: Longs, to: Longs, into: NDArray[np.uint8]) -> None:
+        """Read many extents, in as few calls as their places allow.
+
+        Parameters
+        ----------
+        offset, size
+            (n,) each, in bytes; any order, overlaps allowed.
+        to
+            (n,) where each extent goes in `into`, in bytes.
+        into
+            (n_bytes,) uint8; nothing but the extents is written.
+        """
+        used = np.flatnonzero(size > 0)
+        if not len(used):
+            return
+        order = used[_ascending(offset[used])]
+        offset, size, to = offset[order], size[order], to[order]
+        joined = (offset[1:] == offset[:-1] + size[:-1]) & (to[1:] == to[:-1] + size[:-1])
+        heads = np.concatenate([[0], np.flatnonzero(~joined) + 1])
+        tails = np.append(heads[1:], len(order)) - 1
+        begin, end = offset[heads], offset[tails] + size[tails]
+        gap = begin[1:] - end[:-1]
+        apart = np.flatnonzero((gap < 0) | (gap > GAP)) + 1
+        runs = list(zip(begin.tolist(), end.tolist(), to[heads].tolist(), strict=True))
+        with into.data as view:
+            for first, last in pairwise([0, *apart.tolist(), len(runs)]):
+                self._read_runs(runs[first:last], view)
+
+    def _read_runs(self, runs: list[tuple[int, int, int]], view: memoryview) -> None:
+        """Read runs (begin, end, to) that lie close together, one after the other in the file."""
+        scratch = memoryview(bytearray(GAP)) if len(runs) > 1 else memoryview(b"")
+        parts: list[memoryview] = []
+        place = runs[0][0]
+        for begin, end, to in runs:
+            if begin > place:
+                parts.append(scratch[: begin - place])
+            parts.append(view[to : to + end - begin])
+            place = end
+        self._fill(parts, runs[0][0])
+
+    def _fill(self, parts: list[memoryview], place: int) -> None:
+        """Read on from `place` until all parts are full; short reads are continued."""
+        index = 0
+        while index < len(parts):
+            with reading(self.path):
+                got = os.preadv(self._descriptor, parts[index : index + _MOST_PARTS], place)
+            if not got:
+                raise self._shrunken(place)
+            place += got
+            while index < len(parts) and got >= len(parts[index]):
+                got -= len(parts[index])
+                index += 1
+            if got:
+                parts[index] = parts[index][got:]
+
+    def _shrunken(self, size: int) -> SourceError:
+        return SourceError(
+            f"{self.path} ended at byte {size}, before the {self.size} bytes that it had "
+            "when it was opened; it changed while it was read: start again"
+        )
+
+    def gather(self, at: Longs, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return the single values at many places; (n,) of `dtype`, in ascending order of place.
+
+        Parts of the file are mapped one after the other, so memory stays bounded.
+        """
+        at = np.sort(at)
+        values = np.empty(len(at), dtype)
+        raw = values.view(np.uint8).reshape(len(at), dtype.itemsize)
+        width = np.arange(dtype.itemsize)
+        first = 0
+        while first < len(at):
+            base = int(at[first]) // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+            last = max(first + 1, int(np.searchsorted(at, base + SPAN, "left")))
+            length = int(at[last - 1]) + dtype.itemsize - base
+            now = os.fstat(self._descriptor).st_size
+            if now < base + length:
+                raise self._shrunken(now)
+            with mmap.mmap(
+                self._descriptor, length, access=mmap.ACCESS_READ, offset=base
+            ) as mapped:
+                window = np.frombuffer(mapped, np.uint8)
+                raw[first:last] = window[(at[first:last] - base)[:, None] + width]
+                del window
+            first = last
+        return values
