@@ -14,7 +14,6 @@ from gpuconvert import cli
 from tests.e2e.data import pixels, store_bytes, write_centroid, write_profile
 from tests.imzml_writer import write_imzml
 
-
 # The checkout under test, also where a test works in another folder.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
@@ -168,7 +167,7 @@ def test_a_damaged_store_does_not_pass(tmp_path, capsys):
     call(capsys, "run", source, tmp_path / "o.zarr")
     chunk = next(file for file in (tmp_path / "o.zarr/tables/msi_z0/X/data").rglob("c/*"))
     chunk.unlink()
-    code, out, err = call(capsys, "verify", tmp_path / "o.zarr")
+    code, _, err = call(capsys, "verify", tmp_path / "o.zarr")
     assert code == 1
     assert "did not pass" in err
 
@@ -202,7 +201,8 @@ def start(*words):
     """Start the program with small parts."""
     return subprocess.Popen(
         [sys.executable, "-c", MANY_PARTS, *map(str, words)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=ENVIRONMENT,
     )  # fmt: skip
 
 

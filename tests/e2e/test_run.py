@@ -376,7 +376,7 @@ def test_the_source_axis_of_a_processed_file_is_the_union_of_its_mz(tmp_path):
 
 def test_the_projection_bounds_what_was_used(tmp_path):
     summary = gpuconvert.convert(write_profile(tmp_path), tmp_path / "o.zarr")
-    assert 0 < summary.projected_memory
+    assert summary.projected_memory > 0
     assert summary.to_json()["quality"]["peaks_kept"] == summary.quality.peaks_kept
 
 
