@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
+from gpuconvert.compiled import compiled
 from gpuconvert.errors import OutputError
 from gpuconvert.parts import Part
 from gpuconvert.plan import SHARD_CHUNKS, Plan
 from gpuconvert.stages import Monitor
+
+Longs = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,11 @@ class _Unit:
     data: NDArray[np.float32]
 
 
-@numba.njit(nogil=True, cache=True)
-def _place(bins, indptr, rows, data, cursor, first_bin, out_rows, out_data):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # pragma: no cover
+@compiled
+def _place(
+    bins: NDArray[np.int32], indptr: Longs, rows: NDArray[np.int32], data: NDArray[np.float32],
+    cursor: Longs, first_bin: int, out_rows: NDArray[np.int32], out_data: NDArray[np.float32],
+) -> None:  # fmt: skip
     """Put a part's entries where `cursor` says, and move the cursors on."""
     for k in range(len(bins)):
         place = cursor[bins[k] - first_bin]
@@ -74,16 +79,21 @@ def _place(bins, indptr, rows, data, cursor, first_bin, out_rows, out_data):  # 
         cursor[bins[k] - first_bin] = place
 
 
-@numba.njit(nogil=True, cache=True)
-def _add_by_index(indices, data, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # pragma: no cover
+@compiled
+def _add_by_index(
+    indices: NDArray[np.int32], data: NDArray[np.float32], sums: NDArray[np.float64]
+) -> None:
+    """Add elements to the sums of the columns that `indices` name."""
     for entry in range(len(indices)):
         sums[indices[entry]] += np.float64(data[entry])
 
 
-@numba.njit(nogil=True, cache=True)
-def _add_by_range(indptr, start, data, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202  # pragma: no cover
+@compiled
+def _add_by_range(
+    indptr: Longs, start: int, data: NDArray[np.float32], sums: NDArray[np.float64]
+) -> None:
     """Add elements from `start` on to the sums of the columns that own them."""
-    column = np.searchsorted(indptr, start, side="right") - 1
+    column = int(np.searchsorted(indptr, start, side="right")) - 1
     for entry in range(len(data)):
         while indptr[column + 1] <= start + entry:
             column += 1

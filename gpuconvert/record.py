@@ -85,5 +85,5 @@ def describe(job: Job, quality: Quality, results: list[PlaneResult]) -> dict[str
         "header": canonical_json(acquisition.metadata),
         "quality": quality.to_json(),
         # One text, so that nothing else in a store depends on when it was made.
-        "times": canonical_json({"created": now_utc(), "stage_seconds": job.monitor.seconds()}),
+        "times": canonical_json({"created": now_utc(), "stage_seconds": {**job.monitor.seconds()}}),
     }  # fmt: skip

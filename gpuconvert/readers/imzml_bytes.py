@@ -9,15 +9,12 @@ file also clears the cache in ``__pycache__``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from gpuconvert.compiled import compiled
+
 Bytes = NDArray[np.uint8]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 MISSING = -(2**63)
 """A number that is not there."""
@@ -25,11 +22,6 @@ MISSING = -(2**63)
 _ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _ZEROS, _SIXES = np.uint64(0x3030303030303030), np.uint64(0x0606060606060606)
 _NIBBLES = np.uint64(0xF0F0F0F0F0F0F0F0)
-
-
-def compiled(function: Function) -> Function:
-    """Compile a function with Numba, without the GIL, and keep the result on disk."""
-    return cast("Function", njit(nogil=True, cache=True)(function))
 
 
 def word_of(text: str) -> np.uint64:

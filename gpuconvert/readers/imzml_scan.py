@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuconvert.compiled import compiled
 from gpuconvert.readers.imzml_bytes import (
     MISSING,
     Bytes,
     byte_at,
-    compiled,
     find_byte,
     hash_bytes,
     integer_at,

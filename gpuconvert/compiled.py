@@ -1,0 +1,36 @@
+"""How kernels are compiled: by Numba, without the GIL, cached on disk, IEEE 754 throughout.
+
+Numba keeps compiled code until the file of that one function changes, and does not
+notice when a function it calls, or a constant from another file, does. The stamp of
+every cache entry is therefore that of the whole package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+@cache
+def _package_stamp() -> tuple[tuple[str, int, int], ...]:
+    """Return name, time and size of every source file of the package."""
+    folder = Path(__file__).parent
+    sources = sorted(folder.rglob("*.py"))
+    stats = [(str(file.relative_to(folder)), file.stat()) for file in sources]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+
+
+def compiled(kernel: Kernel) -> Kernel:
+    """Return `kernel` compiled; it takes arrays, numbers and named tuples of them."""
+    dispatcher: Any = njit(nogil=True, cache=True, error_model="numpy")(kernel)
+    # Where nothing can be cached on disk there is no such file, and nothing to go stale.
+    file = getattr(dispatcher._cache, "_cache_file", None)
+    if file is not None:
+        file._source_stamp = _package_stamp()
+    return cast(Kernel, dispatcher)
