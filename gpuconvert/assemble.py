@@ -68,15 +68,19 @@ def _place(
     bins: NDArray[np.int32], indptr: Longs, rows: NDArray[np.int32], data: NDArray[np.float32],
     cursor: Longs, first_bin: int, out_rows: NDArray[np.int32], out_data: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """Put a part's entries where `cursor` says, and move the cursors on."""
+    """Put a part's entries where `cursor` says, and move the cursors on.
+
+    Entries whose place is before the unit or behind it belong to another unit.
+    """
+    size = len(out_rows)
     for k in range(len(bins)):
         place = cursor[bins[k] - first_bin]
-        for entry in range(indptr[k] - indptr[0], indptr[k + 1] - indptr[0]):
-            if 0 <= place < len(out_rows):
-                out_rows[place] = rows[entry]
-                out_data[place] = data[entry]
-            place += 1
-        cursor[bins[k] - first_bin] = place
+        first, last = indptr[k] - indptr[0], indptr[k + 1] - indptr[0]
+        shift = place - first
+        cursor[bins[k] - first_bin] = last + shift
+        for entry in range(max(first, -shift), min(last, size - shift)):
+            out_rows[entry + shift] = rows[entry]
+            out_data[entry + shift] = data[entry]
 
 
 @compiled

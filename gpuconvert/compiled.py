@@ -2,11 +2,12 @@
 
 Numba keeps compiled code until the file of that one function changes, and does not
 notice when a function it calls, or a constant from another file, does. The stamp of
-every cache entry is therefore that of the whole package.
+every cache entry is therefore that of all files with kernels and of what they import.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,12 +18,22 @@ from numba import njit
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
+IMPORT = re.compile(rb"^from gpuconvert\.([\w.]+) import", re.MULTILINE)
+
+
 @cache
-def _package_stamp() -> tuple[tuple[str, int, int], ...]:
-    """Return name, time and size of every source file of the package."""
+def _kernel_stamp() -> tuple[tuple[str, int, int], ...]:
+    """Return name, time and size of every file that compiled code may depend on."""
     folder = Path(__file__).parent
-    sources = sorted(folder.rglob("*.py"))
-    stats = [(str(file.relative_to(folder)), file.stat()) for file in sources]
+    sources = {file: file.read_bytes() for file in folder.rglob("*.py")}
+    kernels = {file for file, text in sources.items() if b"\n@compiled\n" in text}
+    imported = {
+        folder / f"{name.decode().replace('.', '/')}.py"
+        for file in kernels
+        for name in IMPORT.findall(sources[file])
+    }
+    files = sorted(file for file in kernels | imported if file in sources)
+    stats = [(str(file.relative_to(folder)), file.stat()) for file in files]
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
@@ -32,5 +43,5 @@ def compiled(kernel: Kernel) -> Kernel:
     # Where nothing can be cached on disk there is no such file, and nothing to go stale.
     file = getattr(dispatcher._cache, "_cache_file", None)
     if file is not None:
-        file._source_stamp = _package_stamp()
+        file._source_stamp = _kernel_stamp()
     return cast(Kernel, dispatcher)

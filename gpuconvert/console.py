@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -94,6 +94,18 @@ def _aligned(lines: Sequence[str]) -> list[str]:
     return [f"{label:<{LABEL}}{rest.strip()}" for label, _, rest in split]
 
 
+def _stored_line(stored: dict[str, Any]) -> str:
+    """Return the effective storage parameters, as read back from the store."""
+    level = "" if stored["codec_level"] is None else f"-{stored['codec_level']}"
+    shards = stored["shard_elements"]
+    within = f" in shards of {format_count(shards)}" if shards else ""
+    return (
+        f"{'stored as':<{LABEL}}{stored['layout']}, {stored['codec']}{level}, chunks of "
+        f"{format_count(stored['chunk_elements'])} values{within}, "
+        f"{format_bytes(stored['bytes_on_disk'])} on disk"
+    )
+
+
 def summary_lines(summary: Summary) -> list[str]:
     """Return what a run did, in lines."""
     pixels = format_count(summary.n_pixels)
@@ -105,13 +117,12 @@ def summary_lines(summary: Summary) -> list[str]:
             f"repaired       {format_count(summary.dropped)} points dropped, "
             f"{format_count(summary.sorted)} spectra sorted"
         ]
-    stored = [f"{name.replace('_', ' '):<{LABEL}}{value}" for name, value in summary.stored.items()]
     return [
         *_aligned(summary.decision),
         f"matrix         {pixels} pixels x {bins} bins, {format_count(summary.n_nonzeros)} values",
         *_aligned(summary.quality.lines()),
         *repairs,
-        *stored,
+        _stored_line(summary.stored),
         f"work           {summary.parts} parts{reused}, {format_seconds(summary.seconds)}, "
         f"peak memory {format_bytes(summary.peak_memory)} "
         f"(projected {format_bytes(summary.projected_memory)}), {summary.backend}",

@@ -99,11 +99,11 @@ class AxisDecision:
         """Return the decision in a few lines for a terminal."""
         axis, middle = self.axis, math.sqrt(max(self.axis.low, MZ_FLOOR) * self.axis.high)
         width = f"{axis.width_at(middle):.4g} Th at m/z {middle:.4g}"
+        of_law = [f"width  {width} ({self.width_source})", f"phase  {self.phase_source}"]
         return [
             f"representation  {self.representation} ({self.representation_source})",
             f"law  {axis.law} ({self.law_source})",
-            f"width  {width} ({self.width_source})",
-            f"phase  {self.phase_source}",
+            *([] if axis.is_listed else of_law),
             f"bins  {axis.n_bins} from m/z {axis.low:.4f} to {axis.high:.4f}",
             f"method  {self.method}",
         ]

@@ -7,10 +7,15 @@ A part of a CSC result holds ``bins``, ``indptr``, ``rows``, ``data`` (see `CscB
 rows count from the first row of the plane); a part of a CSR result ``row_nnz``,
 ``indices``, ``data``. Both hold one entry per row of ``stored_tic``, ``source_tic``
 and ``outside``.
+
+Each array is one uncompressed chunk: any Zarr reader opens it, and its file is written
+and read in slices here without a copy in between.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -18,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from gpuconvert.errors import OutputError, PlanError
 
-PART_CHUNK = 2**18
-"""Elements of a chunk of a part: slices read in assembly are longer than this."""
+ZARR_NAMES = {"i4": "int32", "i8": "int64", "f4": "float32", "f8": "float64"}
+"""What Zarr calls the dtypes of a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,36 @@ def _name(index: int) -> str:
     return f"{index:05d}"
 
 
+def _array_metadata(values: NDArray[Any]) -> dict[str, Any]:
+    """Return the ``zarr.json`` of a one-dimensional array in one uncompressed chunk."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [len(values)],
+        "data_type": ZARR_NAMES[values.dtype.str[1:]],
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [max(1, len(values))]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0 if values.dtype.kind == "i" else 0.0,
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "attributes": {},
+        "storage_transformers": [],
+    }
+
+
+def _write_array(folder: Path, values: NDArray[Any]) -> None:
+    (folder / "c").mkdir(parents=True)
+    (folder / "zarr.json").write_text(json.dumps(_array_metadata(values)))
+    if len(values):
+        little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+        with (folder / "c" / "0").open("wb", buffering=0) as file:
+            left = memoryview(np.ascontiguousarray(little).view(np.uint8).data)
+            while left:
+                left = left[file.write(left) :]
+
+
 def write_part(
     folder: Path, fingerprint: str, summary: PartSummary, arrays: dict[str, NDArray[Any]]
 ) -> None:
@@ -66,15 +100,12 @@ def write_part(
     """
     final = folder / _name(summary.index)
     draft = folder / f"{_name(summary.index)}.{uuid.uuid4().hex}.tmp"
+    attributes = {"fingerprint": fingerprint, "summary": summary.to_json()}
+    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     try:
-        group = zarr.open_group(draft, mode="w", zarr_format=3)
         for name, values in arrays.items():
-            chunk = max(1, min(PART_CHUNK, len(values)))
-            array = group.create_array(
-                name, shape=values.shape, dtype=values.dtype, chunks=(chunk,), compressors=None
-            )
-            array[...] = values
-        group.attrs.update({"fingerprint": fingerprint, "summary": summary.to_json()})
+            _write_array(draft / name, values)
+        (draft / "zarr.json").write_text(json.dumps(group))
         if final.exists() and read_summary(folder, summary.index, fingerprint) is None:
             shutil.rmtree(final)
         _rename(draft, final)
@@ -97,21 +128,18 @@ def _rename(draft: Path, final: Path) -> None:
 
 def read_summary(folder: Path, index: int, fingerprint: str) -> PartSummary | None:
     """Return the summary of a finished part, or None where there is none of this fingerprint."""
-    path = folder / _name(index)
-    if not path.is_dir():
-        return None
     try:
-        attributes = dict(zarr.open_group(path, mode="r").attrs)
-        if attributes.get("fingerprint") != fingerprint:
+        group = json.loads((folder / _name(index) / "zarr.json").read_text())
+        attributes = group["attributes"]
+        if attributes["fingerprint"] != fingerprint:
             return None
-        summary: Any = attributes["summary"]
-        return PartSummary(**summary)
+        return PartSummary(**attributes["summary"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 class Part:
-    """One finished part, its arrays read by slices."""
+    """One finished part, its arrays read by slices; safe to use from several threads."""
 
     def __init__(self, folder: Path, index: int, fingerprint: str) -> None:
         summary = read_summary(folder, index, fingerprint)
@@ -121,24 +149,48 @@ class Part:
                 f"run 'gpuconvert convert' with index {index}"
             )
         self.summary = summary
-        self._group = zarr.open_group(folder / _name(index), mode="r")
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._folder = folder / _name(index)
+        self._arrays: dict[str, tuple[np.dtype[Any], int]] = {}
 
     def length(self, name: str) -> int:
         """Return the number of entries of an array."""
-        return int(self._array(name).shape[0])
+        return self._describe(name)[1]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return entries [start, stop) of an array; all of it by default."""
-        array = self._array(name)
-        return np.asarray(array[start : array.shape[0] if stop is None else stop])
+        dtype, length = self._describe(name)
+        stop = length if stop is None else stop
+        values = np.empty(stop - start, dtype)
+        if not len(values):
+            return values
+        path = self._folder / name / "c" / "0"
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            left, at = values.view(np.uint8).data, start * dtype.itemsize
+            while left:
+                done = os.preadv(handle, [left], at)
+                if not done:
+                    raise PlanError(
+                        f"{path} ends at byte {at}, expected {length * dtype.itemsize}; "
+                        f"remove {self._folder} and run the same command again"
+                    )
+                left, at = left[done:], at + done
+        finally:
+            os.close(handle)
+        return values
 
-    def _array(self, name: str) -> zarr.Array[Any]:
+    def _describe(self, name: str) -> tuple[np.dtype[Any], int]:
+        """Return dtype and length of an array."""
         if name not in self._arrays:
-            found = self._group[name]
-            if not isinstance(found, zarr.Array):
-                raise PlanError(f"part {self.summary.index} has no array {name!r}; convert again")
-            self._arrays[name] = found
+            try:
+                found = json.loads((self._folder / name / "zarr.json").read_text())
+            except (OSError, ValueError) as error:
+                raise PlanError(
+                    f"part {self.summary.index} has no array {name!r}; "
+                    f"remove {self._folder} and run the same command again"
+                ) from error
+            dtype = np.dtype(found["data_type"]).newbyteorder("<")
+            self._arrays[name] = dtype, int(found["shape"][0])
         return self._arrays[name]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.backends import Backend
+from gpuconvert.compiled import compiled
 from gpuconvert.errors import SourceError
 from gpuconvert.parts import PartSummary, read_summary, write_part
 from gpuconvert.pixels import merge_rows
@@ -117,16 +118,22 @@ def _join(blocks: list[CsrBlock]) -> CsrBlock:
     return CsrBlock(indptr=indptr, **joined)
 
 
-def _row_sums(block: CsrBlock) -> NDArray[np.float64]:
-    """Return the sum of the stored values of each row, left to right, in float64."""
-    owner = np.repeat(np.arange(len(block.rows)), np.diff(block.indptr))
-    return np.bincount(owner, weights=block.data, minlength=len(block.rows)).astype(np.float64)
+@compiled
+def _row_sums(indptr: NDArray[np.int64], data: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the sum of the values of each row, left to right, in float64."""
+    sums = np.zeros(len(indptr) - 1)
+    for row in range(len(sums)):
+        total = 0.0
+        for entry in range(indptr[row], indptr[row + 1]):
+            total += np.float64(data[entry])
+        sums[row] = total
+    return sums
 
 
 def _part_arrays(work: Work, block: CsrBlock, first_row: int) -> dict[str, NDArray[Any]]:
     """Return what a part stores of a block whose rows count from the plane's first."""
     arrays: dict[str, NDArray[Any]] = {
-        "stored_tic": _row_sums(block),
+        "stored_tic": _row_sums(block.indptr, block.data),
         "source_tic": block.tic,
         "outside": block.outside,
     }

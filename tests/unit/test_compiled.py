@@ -8,25 +8,26 @@ import gpuconvert
 
 PROGRAM = """
 import numpy as np
-from pkg.caller import twice
+from gpuconvert.caller import twice
 print(twice(np.ones(1))[0])
 """
 
 CALLER = """
+from gpuconvert.callee import product
 from gpuconvert.compiled import compiled
-from pkg.callee import factor
 
 @compiled
 def twice(x):
-    return x * factor()
+    return product(x)
 """
 
 CALLEE = """
 from gpuconvert.compiled import compiled
+from gpuconvert.constants import FACTOR
 
 @compiled
-def factor():
-    return {}
+def product(x):
+    return x * FACTOR + {}
 """
 
 
@@ -38,19 +39,17 @@ def _run(folder):
     return float(done.stdout)
 
 
-def test_a_change_in_a_function_that_a_kernel_calls_is_noticed(tmp_path):
+def test_a_change_behind_a_kernel_is_noticed(tmp_path):
     # A package of its own, so that its stamp and its cache are not those under test.
     package = tmp_path / "gpuconvert"
     package.mkdir()
     (package / "__init__.py").touch()
     shutil.copy(Path(gpuconvert.__file__).parent / "compiled.py", package)
-    kernels = tmp_path / "pkg"
-    kernels.mkdir()
-    (kernels / "__init__.py").touch()
-    (kernels / "caller.py").write_text(CALLER)
-    (kernels / "callee.py").write_text(CALLEE.format("2.0"))
-    (package / "rest.py").write_text("version = 1")
+    (package / "caller.py").write_text(CALLER)
+    (package / "callee.py").write_text(CALLEE.format("0.0"))
+    (package / "constants.py").write_text("FACTOR = 2.0")
     assert _run(tmp_path) == 2.0
-    (kernels / "callee.py").write_text(CALLEE.format("30.0"))
-    (package / "rest.py").write_text("version = 22")
-    assert _run(tmp_path) == 30.0
+    (package / "callee.py").write_text(CALLEE.format("1.25"))
+    assert _run(tmp_path) == 3.25
+    (package / "constants.py").write_text("FACTOR = 30.0")
+    assert _run(tmp_path) == 31.25

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import zarr
 
 from gpuconvert.errors import OutputError, PlanError
 from gpuconvert.parts import Part, PartSummary, read_summary, sweep, write_part
@@ -53,8 +54,27 @@ def test_empty_arrays_are_stored(tmp_path):
 
 def test_a_part_without_an_array_is_refused(tmp_path):
     write_part(tmp_path, "mark", _summary(), {"data": np.zeros(1, "f4")})
-    with pytest.raises((PlanError, KeyError), match="bins"):
+    with pytest.raises(PlanError, match="part 3 has no array 'bins'; remove .*00003 and run"):
         Part(tmp_path, 3, "mark").read("bins")
+
+
+def test_a_part_is_a_zarr_group(tmp_path):
+    arrays = _arrays() | {"tic": np.array([0.5, 2.0]), "indptr": np.arange(3), "no": np.zeros(0)}
+    write_part(tmp_path, "mark", _summary(), arrays)
+    group = zarr.open_group(tmp_path / "00003", mode="r")
+    assert group.attrs["fingerprint"] == "mark"
+    assert sorted(group.array_keys()) == sorted(arrays)
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(group[name][:], values)
+        assert group[name].dtype == values.dtype
+
+
+def test_a_part_that_was_cut_short_is_refused(tmp_path):
+    write_part(tmp_path, "mark", _summary(), _arrays())
+    file = tmp_path / "00003/data/c/0"
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(PlanError, match="data/c/0 ends at byte 13, expected 16; remove"):
+        Part(tmp_path, 3, "mark").read("data")
 
 
 def test_what_an_interrupted_writer_left_is_swept(tmp_path):
