@@ -250,16 +250,15 @@ def _gather(
 ) -> NDArray[Any]:
     """Return the values of `dtype` that start at bytes `at`, spectrum after spectrum."""
     counts = np.diff(indptr)
-    size = dtype.itemsize
-    starts = np.repeat(at - indptr[:-1] * size, counts) + np.arange(indptr[-1]) * size
-    base = raw.ctypes.data
-    if not ((at + base) % size).any():
-        shift = (-base) % size
-        usable = (len(raw) - shift) // size * size
-        values: NDArray[Any] = raw[shift : shift + usable].view(dtype)[(starts - shift) // size]
-        return values
-    # Offsets in a file are promised to no alignment: take the bytes one by one.
-    return raw[starts[:, None] + np.arange(size)].reshape(-1).view(dtype)
+    if not indptr[-1]:
+        return np.zeros(0, dtype)
+    # A value at every byte: offsets in a file are promised to no alignment.
+    everywhere: NDArray[Any] = np.ndarray(
+        (len(raw) - dtype.itemsize + 1,), dtype, np.ascontiguousarray(raw), strides=(1,)
+    )
+    first = np.repeat(at - indptr[:-1] * dtype.itemsize, counts)
+    values: NDArray[Any] = everywhere[first + np.arange(indptr[-1]) * dtype.itemsize]
+    return values
 
 
 def decode(batch: RawBatch) -> RaggedSpectra:
@@ -307,9 +306,10 @@ def _point_faults(spectra: RaggedSpectra) -> NDArray[np.uint8]:
 
 def find_faults(spectra: RaggedSpectra) -> NDArray[np.uint8]:
     """Return the FAULT_* bits of every spectrum; (n_spectra,) uint8."""
-    owner = np.repeat(np.arange(len(spectra.indptr) - 1), np.diff(spectra.indptr))
     faults = np.zeros(len(spectra.indptr) - 1, np.uint8)
-    np.bitwise_or.at(faults, owner, _point_faults(spectra))
+    filled = np.flatnonzero(np.diff(spectra.indptr))
+    if len(filled):
+        faults[filled] = np.bitwise_or.reduceat(_point_faults(spectra), spectra.indptr[filled])
     return faults
 
 

@@ -1,0 +1,299 @@
+"""What single points, cells and intervals give to single bins, as columns over a batch.
+
+The NumPy form of `gpuconvert.resampling`: every column runs over all spectra, in
+ascending order of spectrum and position, and every formula stands once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuconvert.mass_axis import MassAxis
+from gpuconvert.resampling import NARROWEST, SNAP, ResampleOptions
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Columns over points, ascending in (spectrum, position).
+
+    owner : (n,) int64, position of the spectrum in the batch
+    mz : (n,) float64, Th
+    count : (n,) float64
+    position : (n,) float64, see `MassAxis.position`
+    """
+
+    owner: Ints
+    mz: Floats
+    count: Floats
+    position: Floats
+
+    def take(self, keep: Mask) -> Points:
+        """Return the points where `keep` holds."""
+        return Points(self.owner[keep], self.mz[keep], self.count[keep], self.position[keep])
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What single cells or intervals give to single bins, ascending in (spectrum, bin).
+
+    owner : (n,) int64, position of the spectrum in the batch
+    index : (n,) int64, bin; -1 and n_bins lie outside the axis
+    value : (n,) float64
+    """
+
+    owner: Ints
+    index: Ints
+    value: Floats
+
+
+def find_starts(keys: NDArray[np.int32] | Ints) -> Mask:
+    """Return where a new value begins in sorted `keys`; (n,) bool."""
+    starts = np.ones(len(keys), bool)
+    starts[1:] = keys[1:] != keys[:-1]
+    return starts
+
+
+def sum_at(place: Ints, value: Floats, n_places: int = 0) -> Floats:
+    """Return the sums of `value` by `place`, added one after the other; float64."""
+    return np.bincount(place, value, n_places).astype(np.float64, copy=False)
+
+
+def nearest_parts(owner: Ints, mz: Floats, count: Floats, axis: MassAxis) -> Parts:
+    """Return every point's count at the bin whose centre is nearest."""
+    found = count > 0
+    owner, mz, count = owner[found], mz[found], count[found]
+    centres = axis.centres
+    right = np.minimum(np.searchsorted(centres, mz), axis.n_bins - 1)
+    left = np.maximum(right - 1, 0)
+    index = np.where(np.abs(centres[right] - mz) <= np.abs(centres[left] - mz), right, left)
+    index[mz < axis.low] = -1
+    index[mz > axis.high] = axis.n_bins
+    return Parts(owner, index, count)
+
+
+def merge(points: Points) -> Points:
+    """Add points at no new position to the one before."""
+    new = find_starts(points.owner)
+    if (new[1:] | (points.position[1:] > points.position[:-1])).all():
+        return points
+    # Complex numbers compare by real, then imaginary part: a running maximum per spectrum.
+    highest = np.empty(len(points.owner), np.complex128)
+    highest.real, highest.imag = points.owner, points.position
+    np.maximum.accumulate(highest, out=highest)
+    new[1:] |= points.position[1:] > highest.imag[:-1]
+    count = sum_at(np.cumsum(new) - 1, points.count)
+    return Points(points.owner[new], points.mz[new], count, points.position[new])
+
+
+def _near_counts(points: Points) -> Points:
+    """Return the non-empty points and those beside them, which is all that matters."""
+    near = points.count > 0
+    found = near.copy()
+    near[1:] |= found[:-1]
+    near[:-1] |= found[1:]
+    return points.take(near)
+
+
+def _joined(points: Points, options: ResampleOptions) -> Mask:
+    """Return whether each point and the next are neighbours; (n - 1,) bool."""
+    mz, owner = points.mz, points.owner
+    with np.errstate(invalid="ignore"):  # an infinite gap times a step of 0 is no limit either
+        gap = options.gap * options.spacing.step(mz[1:])
+    joined: Mask = ~(mz[1:] - mz[:-1] > gap) & (owner[1:] == owner[:-1])
+    return joined
+
+
+def _width(position: Floats, axis: MassAxis) -> Floats | float:
+    """Return the width of the bin that holds each position."""
+    if not axis.is_listed:
+        return 1.0
+    index = np.searchsorted(axis.edges, position, "right") - 1
+    return np.diff(axis.edges)[np.clip(index, 0, axis.n_bins - 1)]
+
+
+def _nearest_bin_edge(edge: Floats, axis: MassAxis) -> Floats:
+    """Return the bin edge nearest to each cell edge, the lower of two."""
+    if not axis.is_listed:
+        below = np.floor(edge)
+        return below + (edge - below > below + 1 - edge)
+    index = np.clip(np.searchsorted(axis.edges, edge, "right"), 1, axis.n_bins)
+    below, above = axis.edges[index - 1], axis.edges[index]
+    return np.where(edge - below > above - edge, above, below)
+
+
+def _snap(edge: Floats, points: Points, axis: MassAxis, eps: float) -> Floats:
+    """Return the cell edges of `points`, on a bin edge where they cannot be told from it."""
+    bin_edge = _nearest_bin_edge(edge, axis)
+    noise = 4 * eps * points.mz * axis.slope(points.mz)
+    snap = np.maximum(SNAP * _width(points.position, axis), noise)
+    snap = np.minimum(snap, 0.5 * np.abs(edge - points.position))
+    return np.where(np.abs(edge - bin_edge) <= snap, bin_edge, edge)
+
+
+def _cell_edges(
+    points: Points, joined: Mask, axis: MassAxis, options: ResampleOptions, eps: float
+) -> tuple[Floats, Floats]:
+    """Return where the cell of each point begins and ends; two of (n,) float64."""
+    position = points.position
+    width = _width(position, axis)
+    step = np.maximum(options.spacing.step(points.mz), 0.0)
+    step = step * axis.slope(np.maximum(points.mz, step))
+    half = 0.5 * np.where(np.abs(step - width) <= options.spacing.tolerance * width, width, step)
+    left, right = position - half, position + half
+    same = points.owner[1:] == points.owner[:-1]
+    middle = 0.5 * (position[:-1] + position[1:])
+    left[1:] = np.where(same, np.maximum(left[1:], middle), left[1:])
+    right[:-1] = np.where(same, np.minimum(right[:-1], middle), right[:-1])
+    right[:-1][joined] = middle[joined]
+    left, right = _snap(left, points, axis, eps), _snap(right, points, axis, eps)
+    left[1:][joined] = right[:-1][joined]
+    return left, right
+
+
+def _edge_slopes(width: Floats, secant: Floats, joined: Mask) -> tuple[Floats, Floats]:
+    """Return the slope of F at the left and right end of each cell; two of (n,) float64."""
+    between = np.zeros(len(width) + 1)
+    at = np.flatnonzero(joined & (secant[1:] > 0) & (secant[:-1] > 0))
+    h0, h1, d0, d1 = width[at], width[at + 1], secant[at], secant[at + 1]
+    between[at + 1] = _harmonic(h0, h1, d0, d1)
+    return between[:-1], between[1:]
+
+
+def _harmonic(h0: Floats, h1: Floats, d0: Floats, d1: Floats) -> Floats:
+    """Return the weighted harmonic mean of the secants d0, d1 over widths h0, h1."""
+    w1 = 2 * h1 + h0
+    w2 = h1 + 2 * h0
+    with np.errstate(over="ignore"):  # the mean with a vanishing secant vanishes
+        return (w1 + w2) / (w1 / d0 + w2 / d1)
+
+
+def _cubic(x: Floats, w: Floats, d: Floats, s_l: Floats, s_r: Floats) -> Floats:
+    """Return G(x), what the cubic gains from the left end of its stretch to x."""
+    return w * x * (s_l + x * ((3 * d - 2 * s_l - s_r) + x * (s_l + s_r - 2 * d)))
+
+
+def _secant(rise: Floats, width: Floats) -> Floats:
+    """Return rise / width, 0 where there is no width."""
+    return np.divide(rise, width, out=np.zeros_like(rise), where=width > NARROWEST)
+
+
+def _bins_of_cells(
+    left: Floats, right: Floats, position: Floats, axis: MassAxis
+) -> tuple[Ints, Ints]:
+    """Return the first and last bin that each cell lies in; two of (n,) int64."""
+    n_bins = axis.n_bins
+    if axis.is_listed:
+        first = np.searchsorted(axis.edges, left, "right") - 1
+        last = np.searchsorted(axis.edges, right, "left") - 1
+        held = np.searchsorted(axis.edges, position, "right") - 1
+        end = axis.high
+    else:
+        first = np.clip(np.floor(left), -1, n_bins).astype(np.int64)
+        last = np.clip(np.ceil(right) - 1, -1, n_bins).astype(np.int64)
+        held = np.clip(np.floor(position), -1, n_bins).astype(np.int64)
+        end = float(n_bins)
+    held[position == end] = n_bins - 1
+    narrow = ~(right - left > NARROWEST)
+    return np.where(narrow, held, first), np.where(narrow, held, last)
+
+
+def count_parts(points: Points, axis: MassAxis, options: ResampleOptions, eps: float) -> Parts:
+    """Return what every non-empty cell gives to every bin it lies in."""
+    points = _near_counts(points)
+    joined = _joined(points, options)
+    left, right = _cell_edges(points, joined, axis, options, eps)
+    width = right - left
+    secant = _secant(points.count, width)
+    slope_left, slope_right = _edge_slopes(width, secant, joined)
+    filled = points.count > 0
+    points, left, right = points.take(filled), left[filled], right[filled]
+    first, last = _bins_of_cells(left, right, points.position, axis)
+    owner, index, inner = _expand(points.owner, first, last)
+    n_inner = last - first
+    edge = axis.edges[index[inner] + 1] if axis.is_listed else index[inner] + 1.0
+    width = np.repeat(width[filled], n_inner)
+    x = (edge - np.repeat(left, n_inner)) * (1 / width)
+    # What a cell gave up to the end of each part; all of it at its own end.
+    given = np.empty(len(index))
+    given[~inner] = points.count
+    if options.method == "linear":
+        given[inner] = np.repeat(points.count, n_inner) * x
+    else:
+        columns = (column[filled] for column in (secant, slope_left, slope_right))
+        given[inner] = _cubic(x, width, *(np.repeat(column, n_inner) for column in columns))
+    value = given.copy()
+    value[1:][inner[:-1]] -= given[:-1][inner[:-1]]
+    return Parts(owner, index, np.maximum(value, 0.0, out=value))
+
+
+def _expand(owner: Ints, first: Ints, last: Ints) -> tuple[Ints, Ints, Mask]:
+    """Return the owner and the bin of every part, and whether more of its cell follow.
+
+    first, last : bins of a cell or interval, which has no part where `last` is below `first`
+    """
+    n_parts = last - first + 1
+    end = np.cumsum(n_parts)
+    number = np.arange(end[-1] if len(end) else 0)
+    more = np.ones(len(number), bool)
+    more[end[n_parts > 0] - 1] = False
+    return np.repeat(owner, n_parts), number + np.repeat(first - (end - n_parts), n_parts), more
+
+
+def height_parts(points: Points, axis: MassAxis, options: ResampleOptions) -> Parts:
+    """Return the interpolant of every run at every bin centre inside it."""
+    mz, count = points.mz, points.count
+    joined = _joined(points, options)
+    begin = np.searchsorted(axis.centres, mz, "left")
+    # A point without a neighbour after it stands for its own m/z alone.
+    end = np.searchsorted(axis.centres, mz, "right")
+    end[:-1][joined] = begin[1:][joined]
+    width = np.ones(len(mz))
+    width[:-1][joined] = (mz[1:] - mz[:-1])[joined]
+    rise = np.zeros(len(mz))
+    rise[:-1][joined] = (count[1:] - count[:-1])[joined]
+    secant = _secant(rise, width)
+    filled = np.flatnonzero((count > 0) | (rise > 0))
+    at, index, _ = _expand(filled, begin[filled], end[filled] - 1)
+    t = axis.centres[index] - mz[at]
+    if options.method == "linear":
+        return Parts(points.owner[at], index, count[at] + secant[at] * t)
+    slope = _point_slopes(width, secant, joined)
+    slope_right = np.zeros(len(mz))
+    slope_right[:-1][joined] = slope[1:][joined]
+    scale = _secant(np.ones(len(width)), width)[at]
+    gained = _cubic(t * scale, width[at], secant[at], slope[at], slope_right[at])
+    return Parts(points.owner[at], index, count[at] + gained)
+
+
+def _point_slopes(width: Floats, secant: Floats, joined: Mask) -> Floats:
+    """Return the derivative of the monotone cubic at each point of each run; (n,) float64.
+
+    width, secant : from each point to the next; joined : (n - 1,), as `_joined` returns
+    """
+    slope = np.zeros(len(width))
+    none = np.zeros(min(len(width), 1), bool)
+    after, before = np.append(joined, none), np.append(none, joined)
+    inner = np.flatnonzero(after & before)
+    inner = inner[np.sign(secant[inner - 1]) * np.sign(secant[inner]) > 0]
+    slope[inner] = _harmonic(width[inner - 1], width[inner], secant[inner - 1], secant[inner])
+    start, end = np.flatnonzero(after & ~before), np.flatnonzero(before & ~after)
+    slope[start], slope[end] = secant[start], secant[end - 1]
+    start, end = start[after[start + 1]], end[before[end - 1]]
+    slope[start] = _end_slope(width[start], width[start + 1], secant[start], secant[start + 1])
+    slope[end] = _end_slope(width[end - 1], width[end - 2], secant[end - 1], secant[end - 2])
+    return slope
+
+
+def _end_slope(h0: Floats, h1: Floats, d0: Floats, d1: Floats) -> Floats:
+    """Return the three-point derivative at an end, bent back where it would overshoot."""
+    slope = ((2 * h0 + h1) * d0 - h0 * d1) / (h0 + h1)
+    overshoots = (np.sign(d0) != np.sign(d1)) & (np.abs(slope) > 3 * np.abs(d0))
+    bent = np.where(overshoots, 3 * d0, slope)
+    return np.where(np.sign(slope) != np.sign(d0), 0.0, bent)

@@ -1,0 +1,113 @@
+"""The CPU backend: `gpuconvert.resampling` as a walk along each spectrum, compiled by Numba.
+
+Kernels release the GIL and use no fast-math, so that they give the bits of
+`gpuconvert.backends.host`; one thread takes one spectrum after the other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuconvert.backends.walk import DTYPE_CODES, walk_batch
+from gpuconvert.backends.walk_sort import transpose, window_width
+from gpuconvert.backends.walk_types import (
+    LINEAR,
+    NEAREST,
+    PCHIP,
+    Axis,
+    Columns,
+    Rules,
+    Source,
+)
+from gpuconvert.mass_axis import MassAxis
+from gpuconvert.resampling import ResampleOptions, precision
+from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, decode, from_ragged
+
+METHOD_CODES = {"pchip": PCHIP, "linear": LINEAR, "nearest": NEAREST}
+
+POINT_BYTES = 160
+NONZERO_BYTES = 12
+SPECTRUM_BYTES = 64
+FIXED_BYTES = 1 << 16
+"""Memory at the peak of `JitBackend.resample` per point (scratch, were all of one spectrum),
+per non-zero (8, and half as much to spare), per spectrum, and whatever the batch."""
+
+
+class JitBackend:
+    """Resamples on the CPU, one spectrum after the other."""
+
+    name = "cpu"
+
+    def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
+        """Decode the spectra of `batch` and put them on `axis`."""
+        source, flat = _source(batch), _axis(axis)
+        edges = axis.edges if axis.is_listed else np.zeros(0)
+        rules = _rules(options, precision(batch.mz_dtype))
+        n_spectra = len(batch.rows)
+        columns = Columns(
+            np.zeros(n_spectra + 1, np.int64), np.zeros(n_spectra), np.zeros(n_spectra),
+            np.zeros(n_spectra, np.uint8),
+        )  # fmt: skip
+        indices, data = np.empty(0, np.int32), np.empty(0, np.float32)
+        done = size = 0
+        room = int(batch.n_points.sum())
+        while done < n_spectra:
+            _resize(indices, data, room)
+            done, size, need = walk_batch(
+                source, flat, rules, edges, axis.centres, done, size, columns, indices, data
+            )
+            room = max(size + need, room + room // 2)
+        _resize(indices, data, size)
+        return CsrBlock(batch.rows, columns.indptr, indices, data, *columns[1:])
+
+    def by_bin(self, block: CsrBlock, n_bins: int) -> CscBlock:
+        """Sort the non-zeros of `block` by bin; rows keep their order within a bin."""
+        width = window_width(len(block.rows), len(block.indices), n_bins)
+        filled, indptr, rows, bits = transpose(
+            block.rows, block.indptr, block.indices, block.data.view(np.uint32), n_bins, width
+        )
+        return CscBlock(filled, indptr, rows, bits.view(np.float32))
+
+    def peak_bytes(self, n_points: int, n_spectra: int, n_nonzeros: int) -> MemoryUse:
+        """Return the memory that resampling such a batch takes at its peak."""
+        return MemoryUse(
+            POINT_BYTES * n_points
+            + NONZERO_BYTES * n_nonzeros
+            + SPECTRUM_BYTES * n_spectra
+            + FIXED_BYTES
+        )
+
+
+def _resize(indices: NDArray[np.int32], data: NDArray[np.float32], size: int) -> None:
+    """Change the length of both in place: nothing else refers to them yet."""
+    indices.resize(size, refcheck=False)
+    data.resize(size, refcheck=False)
+
+
+def _axis(axis: MassAxis) -> Axis:
+    u0, du, a, b = (float(value) for value in (axis.u0, axis.du, axis.a, axis.b))
+    return Axis(axis.code, axis.n_bins, u0, du, a, b, axis.low, axis.high)
+
+
+def _rules(options: ResampleOptions, eps: float) -> Rules:
+    model = options.spacing
+    floats = (
+        options.threshold, eps, options.gap, model.b0, model.b1, model.b2, model.low, model.high,
+        model.tolerance,
+    )  # fmt: skip
+    height = options.quantity == "height"
+    return Rules(METHOD_CODES[options.method], height, *(float(value) for value in floats))
+
+
+def _source(batch: RawBatch) -> Source:
+    names = batch.mz_dtype.str[1:], batch.intensity_dtype.str[1:]
+    shared = batch.shared_mz
+    if not DTYPE_CODES.keys() >= set(names):
+        batch = from_ragged(decode(batch), batch.rows, batch.representation)
+        names = ("f8", "f8")
+        shared = False
+    mz_code, intensity_code = (DTYPE_CODES[name] for name in names)
+    return Source(
+        batch.raw, batch.mz_at, batch.intensity_at, batch.n_points, mz_code, intensity_code, shared
+    )

@@ -1,0 +1,26 @@
+"""What several test modules share: every backend, and the folder of real inputs."""
+
+from pathlib import Path
+
+import pytest
+
+from gpuconvert.backends import BACKENDS, choose_backend
+
+
+@pytest.fixture(
+    params=["numpy", "cpu", pytest.param("cuda", marks=pytest.mark.gpu)], scope="session"
+)
+def backend(request):
+    """Every backend in turn."""
+    if request.param not in BACKENDS:
+        pytest.skip(f"backend {request.param} is not part of this version")
+    return choose_backend(request.param)[0]
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of public real inputs beside the checkout."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real inputs are not at {folder}")
+    return folder

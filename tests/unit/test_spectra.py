@@ -1,0 +1,217 @@
+"""Batches of spectra: decoding, faults and their words, selection, repair."""
+
+import numpy as np
+import pytest
+
+from gpuconvert.spectra import (
+    FAULT_INTENSITY,
+    FAULT_MZ,
+    FAULT_NEGATIVE,
+    FAULT_ORDER,
+    Acquisition,
+    Encoding,
+    RaggedSpectra,
+    RawBatch,
+    SourceIdentity,
+    concatenate,
+    decode,
+    describe_fault,
+    find_faults,
+    from_ragged,
+    repair,
+    select,
+)
+from tests.strategies import INTENSITY_DTYPES, MZ_DTYPES, pack
+
+NAN, INF = float("nan"), float("inf")
+
+
+def ragged(*pairs):
+    lengths = [len(mz) for mz, _ in pairs]
+    return RaggedSpectra(
+        np.cumsum([0, *lengths]),
+        np.concatenate([np.array(mz, np.float64) for mz, _ in pairs]),
+        np.concatenate([np.array(counts, np.float64) for _, counts in pairs]),
+    )
+
+
+@pytest.mark.parametrize("gap", range(9))
+@pytest.mark.parametrize("dtype", MZ_DTYPES)
+def test_values_are_decoded_at_any_alignment(dtype, gap):
+    values = [1, 2, 100]
+    pairs = [(np.array([3.0]), np.array([7.0])), (np.array(values), np.array([0.0, 5.0, 6.0]))]
+    spectra = decode(pack(pairs, dtype, "<f4", gaps=[gap, 1, gap]))
+    assert spectra.indptr.tolist() == [0, 1, 4]
+    assert spectra.mz.tolist() == [3.0, 1.0, 2.0, 100.0]
+    assert spectra.intensity.tolist() == [7.0, 0.0, 5.0, 6.0]
+    assert spectra.mz.dtype == spectra.intensity.dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", INTENSITY_DTYPES)
+def test_intensities_of_any_dtype_are_decoded(dtype):
+    spectra = decode(pack([(np.array([1.0, 2.0]), np.array([9.0, 63.0]))], "<f8", dtype))
+    assert spectra.intensity.tolist() == [9.0, 63.0]
+
+
+def test_integers_keep_their_sign():
+    raw = np.concatenate([np.array([100.0]).view(np.uint8), np.array([-3], "<i2").view(np.uint8)])
+    one = np.array([1])
+    batch = RawBatch(raw, one * 0, one * 8, one, np.dtype("<f8"), np.dtype("<i2"), one)
+    assert decode(batch).intensity.tolist() == [-3.0]
+
+
+def test_one_mz_array_is_decoded_for_every_spectrum():
+    pairs = [(np.array([1.0, 2.0]), np.array([k, k + 1.0])) for k in range(3)]
+    batch = pack(pairs, shared=True)
+    assert batch.shared_mz
+    assert decode(batch).mz.tolist() == [1.0, 2.0] * 3
+    assert decode(batch).intensity.tolist() == [0.0, 1.0, 1.0, 2.0, 2.0, 3.0]
+
+
+def test_one_spectrum_alone_shares_no_mz():
+    assert not pack([(np.array([1.0]), np.array([1.0]))]).shared_mz
+
+
+@pytest.mark.parametrize("pairs", [[], [(np.zeros(0), np.zeros(0))] * 2])
+def test_nothing_is_decoded_to_nothing(pairs):
+    spectra = decode(pack(pairs))
+    assert spectra.indptr.tolist() == [0] * (len(pairs) + 1)
+    assert len(spectra.mz) == len(spectra.intensity) == 0
+    assert find_faults(spectra).tolist() == [0] * len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("mz", "counts", "expected"),
+    [
+        ([1.0, 2.0, 2.0], [0.0, 1.0, 2.0], 0),
+        ([2.0, 1.0], [1.0, 1.0], FAULT_ORDER),
+        ([1.0, NAN], [1.0, 1.0], FAULT_MZ),
+        ([-1.0], [1.0], FAULT_MZ),
+        ([1e7], [1.0], FAULT_MZ),
+        ([INF], [1.0], FAULT_MZ),
+        ([1.0], [NAN], FAULT_INTENSITY),
+        ([1.0], [INF], FAULT_INTENSITY),
+        ([1.0], [-INF], FAULT_INTENSITY | FAULT_NEGATIVE),
+        ([1.0, 2.0], [1.0, -2.0], FAULT_NEGATIVE),
+        ([1.0], [-0.0], 0),
+        ([3.0, 2.0], [-1.0, NAN], FAULT_ORDER | FAULT_NEGATIVE | FAULT_INTENSITY),
+    ],
+)
+def test_every_fault_of_a_spectrum_is_found(mz, counts, expected):
+    good = ([5.0, 6.0], [1.0, 1.0])
+    empty = ([], [])
+    faults = find_faults(ragged(good, empty, (mz, counts), empty, good))
+    assert faults.tolist() == [0, 0, expected, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("mz", "counts", "words"),
+    [
+        ([1.5, 3.0, 2.0], [0, 0, 0], "m/z decreases at point 2 (2.000000 after 3.000000)"),
+        ([NAN, 3.0], [0, 0], "m/z is not a number between 0 and 1e+06 at point 0 (nan)"),
+        ([1.0, 2e6], [0, 0], "m/z is not a number between 0 and 1e+06 at point 1 (2e+06)"),
+        ([1.0], [INF], "intensity is not a number below 1e+30 at point 0 (inf)"),
+        ([1.0, 2.0], [0, -2.5], "intensity is negative at point 1 (-2.5)"),
+        ([1.0, 2.0, 1.0], [0, -1, 0], "intensity is negative at point 1 (-1)"),
+    ],
+)
+def test_the_first_fault_is_described(mz, counts, words):
+    good = ([9.0], [1.0])
+    spectra = ragged(good, (mz, counts), good)
+    batch = from_ragged(spectra, np.arange(3), None)
+    assert describe_fault(batch, 1) == words
+
+
+def test_decoded_spectra_survive_the_way_back_to_bytes():
+    spectra = ragged(([1.0, 2.5], [3.0, 4.0]), ([], []), ([7.0], [0.5]))
+    batch = from_ragged(spectra, np.array([4, 5, 9]), "centroid")
+    again = decode(batch)
+    assert again.indptr.tolist() == [0, 2, 2, 3]
+    assert again.mz.tolist() == [1.0, 2.5, 7.0]
+    assert again.intensity.tolist() == [3.0, 4.0, 0.5]
+    assert batch.rows.tolist() == [4, 5, 9]
+    assert batch.representation == "centroid"
+
+
+def test_selected_spectra_keep_their_rows_and_points():
+    spectra = ragged(([1.0], [10.0]), ([2.0, 3.0], [20.0, 30.0]), ([4.0], [40.0]))
+    batch = select(from_ragged(spectra, np.array([7, 8, 11]), "profile"), np.array([1, 2]))
+    assert batch.rows.tolist() == [8, 11]
+    assert batch.representation == "profile"
+    assert decode(batch).mz.tolist() == [2.0, 3.0, 4.0]
+    assert decode(batch).intensity.tolist() == [20.0, 30.0, 40.0]
+
+
+def test_spectra_are_concatenated_in_order():
+    first, second = ragged(([1.0, 2.0], [3.0, 4.0])), ragged(([], []), ([5.0], [6.0]))
+    whole = concatenate([first, second])
+    assert whole.indptr.tolist() == [0, 2, 2, 3]
+    assert whole.mz.tolist() == [1.0, 2.0, 5.0]
+    assert concatenate([]).indptr.tolist() == [0]
+
+
+def test_repair_drops_and_sorts_what_is_faulty_and_says_so():
+    spectra = ragged(
+        ([1.0, 2.0], [10.0, 20.0]),
+        ([3.0, 1.0, 2.0, 1.0], [30.0, 11.0, 20.0, 12.0]),
+        ([1.0, NAN, 5.0, 4.0], [-1.0, 2.0, 50.0, INF]),
+    )
+    repaired, done = repair(from_ragged(spectra, np.array([2, 3, 5]), "profile"))
+    decoded = decode(repaired)
+    assert decoded.indptr.tolist() == [0, 2, 6, 7]
+    assert decoded.mz.tolist() == [1.0, 2.0, 1.0, 1.0, 2.0, 3.0, 5.0]
+    # Equal m/z keep their old order.
+    assert decoded.intensity.tolist() == [10.0, 20.0, 11.0, 12.0, 20.0, 30.0, 50.0]
+    assert (done.dropped, done.sorted) == (3, 1)
+    assert repaired.rows.tolist() == [2, 3, 5]
+    assert repaired.representation == "profile"
+    assert not find_faults(decoded).any()
+
+
+def test_repair_leaves_sound_spectra_alone():
+    spectra = ragged(([1.0, 2.0], [0.0, 3.0]), ([], []))
+    repaired, done = repair(from_ragged(spectra, np.arange(2), None))
+    assert decode(repaired).mz.tolist() == [1.0, 2.0]
+    assert (done.dropped, done.sorted) == (0, 0)
+
+
+def acquisition(representations, codes, coordinates):
+    n = len(codes)
+    x, y, z = (np.array(column, np.int32) for column in coordinates)
+    return Acquisition(
+        path="a.imzML", format="imzML", identity=SourceIdentity((("imzML", 3, "ab"),)),
+        x=x, y=y, z=z, order=np.arange(n), n_points=np.ones(n, np.int64),
+        raw_bytes=np.ones(n, np.int64), encoding=np.array(codes, np.uint8),
+        encodings=tuple(
+            Encoding("<f8", "<f4", representation=value) for value in representations
+        ),
+        shared_mz_points=0, polarity=np.zeros(n, np.int8), region=None, origin=(1, 1, 1),
+        pixel_size=(1.0, 1.0), pixel_size_source="assumed",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("representations", "codes", "expected"),
+    [
+        (["profile", "centroid"], [0, 0], "profile"),
+        (["profile", "centroid"], [0, 1], None),
+        ([None], [0, 0], None),
+    ],
+)
+def test_a_representation_is_said_only_when_all_agree(representations, codes, expected):
+    value = acquisition(representations, codes, ([0, 1], [0, 0], [0, 0]))
+    assert value.representation == expected
+
+
+def test_the_shape_of_an_acquisition_is_the_extent_of_its_pixels():
+    value = acquisition([None], [0, 0, 0], ([0, 4, 2], [1, 0, 2], [0, 0, 1]))
+    assert value.shape == (2, 3, 5)
+    assert value.n_spectra == 3
+    assert acquisition([None], [], ([], [], [])).shape == (0, 0, 0)
+
+
+def test_a_source_identity_is_plain_json():
+    identity = SourceIdentity((("ibd", 12, "ff"),), "0a", ("sha1", "0b"))
+    assert identity.to_json() == {
+        "files": [["ibd", 12, "ff"]], "uuid": "0a", "checksum": ["sha1", "0b"]
+    }  # fmt: skip
