@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gpuconvert.backends import BACKENDS, choose_backend
+
+# The first call of a kernel may compile it: no example is slow because of its data.
+settings.register_profile("gpuconvert", deadline=None)
+settings.load_profile("gpuconvert")
 
 
 @pytest.fixture(

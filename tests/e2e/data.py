@@ -15,9 +15,7 @@ from tests.imzml_writer import write_imzml
 
 def pixels(nx=5, ny=3, missing=((0, 0), (3, 1))):
     """Places (1-based) of a sparse grid that is not square, so that a transpose shows."""
-    return [
-        (x + 1, y + 1) for y in range(ny) for x in range(nx) if (x, y) not in missing
-    ]
+    return [(x + 1, y + 1) for y in range(ny) for x in range(nx) if (x, y) not in missing]
 
 
 def profile_spectra(places, seed=0, n=4000, low=100.0, high=400.0, peaks=12):
