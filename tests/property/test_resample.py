@@ -76,6 +76,50 @@ def test_backend_agrees_with_the_reference(backend, data):
         assert_agrees(backend, block, index, spectrum, axis, expected)
 
 
+def decisive(axis, random):
+    """Return m/z on which something turns: edges, centres, ties, and their next numbers."""
+    edges, centres = axis.edges, axis.centres
+    at = np.concatenate(
+        [edges, centres, 0.5 * (edges[1:] + edges[:-1]), 0.5 * (centres[1:] + centres[:-1])]
+    )
+    between = axis.low + (axis.high - axis.low) * random.uniform(-0.1, 1.1, 20)
+    ends = [axis.low, axis.high] * 8 + [0.0, 5e-324]
+    near = np.concatenate([np.nextafter(at, 0), np.nextafter(at, np.inf)])
+    return np.maximum(np.concatenate([at, at, near, between, ends]), 0.0)
+
+
+@pytest.mark.parametrize("dtype", ["<f8", "<f4", "<f2"])
+@pytest.mark.parametrize(
+    ("method", "quantity"),
+    [("pchip", "counts"), ("linear", "counts"), ("nearest", "counts"), ("pchip", "height"),
+     ("linear", "height")],
+)  # fmt: skip
+@pytest.mark.parametrize("law", [*LAWS, "regular", "irregular", "from zero"])
+def test_decisions_fall_as_in_the_reference(backend, law, method, quantity, dtype):
+    random = np.random.default_rng(7)
+    centres = 100.0 + np.cumsum(random.uniform(0.2, 3.0, 11))
+    listed = {"regular": np.arange(100.0, 111.0), "irregular": centres,
+              "from zero": np.arange(12.0)}  # fmt: skip
+    axis = of_centres(listed[law]) if law in listed else make_axis(law, 11)
+    if not axis.exact and backend.name != "numpy":
+        pytest.skip("the last bit of a logarithm decides, and differs between math libraries")
+    points = decisive(axis, random)
+    for step in (0.0, 0.4, 1.0, 3.0):
+        chosen = ResampleOptions(method, quantity, spacing=SpacingModel(step))
+        pairs = []
+        for _ in range(60):
+            mz = np.sort(random.choice(points, random.integers(1, 9)))
+            counts = random.integers(0, 4, len(mz)) * random.uniform(0.5, 1.0, len(mz))
+            pairs.append((mz, counts))
+        batch = pack(pairs, dtype, "<f8")
+        block, decoded = backend.resample(batch, axis, chosen), decode(batch)
+        for index in range(len(pairs)):
+            part = slice(decoded.indptr[index], decoded.indptr[index + 1])
+            spectrum = decoded.mz[part], decoded.intensity[part]
+            expected = resample_spectrum(*spectrum, axis, chosen, dtype)
+            assert_agrees(backend, block, index, spectrum, axis, expected)
+
+
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_bins_ascend_and_values_pass_the_threshold(backend, data):

@@ -133,6 +133,25 @@ def test_a_batch_of_nothing_gives_nothing(backend, method, quantity):
     assert block.indptr[3] == block.indptr[2]
 
 
+@pytest.mark.parametrize(
+    ("mz", "expected"),
+    [
+        # Cells end at positions 40.5 and 42.5 (bins of 0.5 Th from m/z 100), half-way between
+        # two bin edges and no farther from them than float16 leaves open: the lower ones.
+        ([119.75, 120.75], {40: 4.0, 41: 4.0}),
+        # Position 40.5 is 0.875 from its point, and may not move by more than half of that;
+        # position 42.375 is 1 from its point, and snaps.
+        ([119.8125, 120.6875], {40: 8 / 3, 41: 16 / 3}),
+    ],
+)
+def test_cell_edges_move_to_the_lower_bin_edge_but_not_half_way(backend, mz, expected):
+    options = ResampleOptions("linear", spacing=SpacingModel(1.0, tolerance=0.0))
+    batch = pack([spectrum(mz, [0, 8])], "<f2")
+    block = backend.resample(batch, make_axis("constant", 60), options)
+    assert block.indices.tolist() == list(expected)
+    np.testing.assert_allclose(block.data, list(expected.values()), rtol=1e-7)
+
+
 def test_rows_are_those_of_the_batch(backend):
     pairs = [spectrum([100.5 + k], [k + 1]) for k in range(4)]
     rows = np.array([5, 9, 9, 1_000_000], np.int64)
