@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpuconvert.allocator import keep_freed_memory
 from gpuconvert.errors import GpuconvertError, OutputError, Stopped, StoreError
 from gpuconvert.options import takes_settings
 from gpuconvert.settings import Settings
@@ -270,6 +271,9 @@ def _shared(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends with SystemExit and the documented exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        # This process is ours: as a library we leave its allocator alone.
+        keep_freed_memory()
     try:
         app(words, prog_name="gpuconvert")
     except GpuconvertError as error:

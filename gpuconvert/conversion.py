@@ -26,7 +26,7 @@ from gpuconvert.parts import PartSummary, read_summary, sweep
 from gpuconvert.pipeline import convert_partition
 from gpuconvert.pixels import one_row_per_pixel
 from gpuconvert.plan import Plan, read_plan, write_plan
-from gpuconvert.planning import make_plan
+from gpuconvert.planning import Sample, make_plan
 from gpuconvert.provenance import canonical_json
 from gpuconvert.quality import Quality
 from gpuconvert.readers import Reader, open_reader
@@ -110,17 +110,17 @@ def _reuse(space: Workspace, reader: Reader, settings: Settings) -> Plan | None:
 
 def _prepare(
     space: Workspace, reader: Reader, settings: Settings, backend: Backend, monitor: Monitor
-) -> Plan:
-    """Return the plan to follow, written to the work folder."""
+) -> tuple[Plan, Sample | None]:
+    """Return the plan to follow, written to the work folder; and the sample, if one was taken."""
     with monitor.timed("plan"):
-        plan = _reuse(space, reader, settings)
+        plan, sample = _reuse(space, reader, settings), None
         if plan is None:
-            plan, _, _ = make_plan(reader, space.output, settings, backend)
+            plan, _, sample = make_plan(reader, space.output, settings, backend)
             shutil.rmtree(space.parts, ignore_errors=True)
         space.parts.mkdir(parents=True, exist_ok=True)
         sweep(space.parts)
         write_plan(plan, space.work)
-    return plan
+    return plan, sample
 
 
 @contextmanager
@@ -286,8 +286,8 @@ def run(
     with _opened(source, settings, monitor) as reader:
         backend, line = choose_backend(settings.backend)
         with _held(space):
-            plan = _prepare(space, reader, settings, backend, monitor)
-            job = Job(plan, reader, backend, line, space, monitor)
+            plan, sample = _prepare(space, reader, settings, backend, monitor)
+            job = Job(plan, reader, backend, line, space, monitor, sample)
             reused = _convert_all(job, executor)
             quality, results = _finish(job)
         return _summary(job, quality, results, reused=reused, begun=begun)
@@ -303,7 +303,7 @@ def make(
     with _opened(source, settings, monitor) as reader:
         backend, _ = choose_backend(settings.backend)
         with _held(space):
-            plan = _prepare(space, reader, settings, backend, monitor)
+            plan, _ = _prepare(space, reader, settings, backend, monitor)
     return space.plan, plan
 
 

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 POINTS_MOST = 400_000
 SPACINGS_MOST = 120_000
-PAIRS_MOST = 2_000_000
+PAIRS_MOST = 500_000
 """Bounds on the points, spacings and pairs looked at: some tenths of a second of work."""
 
 SAME_MZ = 1e-9

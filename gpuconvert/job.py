@@ -11,6 +11,7 @@ from gpuconvert.decision import AxisDecision
 from gpuconvert.pipeline import Work
 from gpuconvert.pixels import first_of_pixel
 from gpuconvert.plan import Plan
+from gpuconvert.planning import Sample
 from gpuconvert.readers import Reader
 from gpuconvert.stages import Monitor
 from gpuconvert.workspace import Workspace
@@ -18,7 +19,10 @@ from gpuconvert.workspace import Workspace
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that converting, assembling and describing one source needs."""
+    """Everything that converting, assembling and describing one source needs.
+
+    sample : what the plan was decided from, where it was made just now
+    """
 
     plan: Plan
     reader: Reader
@@ -26,6 +30,7 @@ class Job:
     backend_line: str
     space: Workspace
     monitor: Monitor
+    sample: Sample | None = None
 
     def work(self) -> Work:
         """Return what converting a partition needs."""

@@ -3,10 +3,10 @@
 A part is written beside its final name and renamed into place, so a directory
 called ``00042`` is always whole. Nothing else records that partition 42 is done.
 
-A part of a CSC result holds ``bins``, ``indptr``, ``rows``, ``data`` (see `CscBlock`;
-rows count from the first row of the plane); a part of a CSR result ``row_nnz``,
-``indices``, ``data``. Both hold one entry per row of ``stored_tic``, ``source_tic``
-and ``outside``.
+A part of a CSC result holds ``bins``, ``rows``, ``data`` (see `CscBlock`; rows count from
+the first of the part, in 16 bits where they fit) and ``counts``, the entries of each bin;
+a part of a CSR result ``row_nnz``, ``indices``, ``data``. Both hold one entry per row of
+``stored_tic``, ``source_tic`` and ``outside``.
 
 Each array is one uncompressed chunk: any Zarr reader opens it, and its file is written
 and read in slices here without a copy in between.
@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 
 from gpuconvert.errors import OutputError, PlanError
 
-ZARR_NAMES = {"i4": "int32", "i8": "int64", "f4": "float32", "f8": "float64"}
+ZARR_NAMES = {
+    "u2": "uint16", "i4": "int32", "i8": "int64", "f4": "float32", "f8": "float64",
+}  # fmt: skip
 """What Zarr calls the dtypes of a part."""
 
 
@@ -72,7 +74,7 @@ def _array_metadata(values: NDArray[Any]) -> dict[str, Any]:
             "configuration": {"chunk_shape": [max(1, len(values))]},
         },
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0 if values.dtype.kind == "i" else 0.0,
+        "fill_value": 0.0 if values.dtype.kind == "f" else 0,
         "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
         "attributes": {},
         "storage_transformers": [],

@@ -40,7 +40,7 @@ def _bytes_below(folder: Path) -> int:
 def judge(job: Job, results: list[PlaneResult]) -> Quality:
     """Return how well the assembled matrices say what the source said."""
     with job.monitor.timed("quality"):
-        peaks = _peaks(job, take_sample(job.reader))
+        peaks = _peaks(job, job.sample or take_sample(job.reader))
         stored, source, outside = (
             np.concatenate([getattr(result, name) for result in results])
             for name in ("stored_tic", "source_tic", "outside")

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 from gpuconvert.backends import BACKENDS, choose_backend
 from gpuconvert.backends.host import HostBackend
 from gpuconvert.errors import BackendError
-from gpuconvert.mass_axis import LAWS, of_centres
+from gpuconvert.mass_axis import LAWS, of_centres, of_law
 from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spacing import SpacingModel
 from gpuconvert.spectra import (
@@ -150,6 +150,25 @@ def test_cell_edges_move_to_the_lower_bin_edge_but_not_half_way(backend, mz, exp
     block = backend.resample(batch, make_axis("constant", 60), options)
     assert block.indices.tolist() == list(expected)
     np.testing.assert_allclose(block.data, list(expected.values()), rtol=1e-7)
+
+
+def test_a_cell_edge_snaps_by_the_bin_of_the_point_to_its_left(backend):
+    # Bin edges 99, 101, 102.1, 102.3, 102.5. The cell edge lies 6e-7 below 102.1: within
+    # 1e-6 bins of the left point's bin, 1.1 wide, but not of the right one's, 0.2 wide.
+    axis = of_centres(np.array([100.0, 102.0, 102.2, 102.4]))
+    options = ResampleOptions("linear", spacing=SpacingModel(1.0, tolerance=0.0))
+    batch = pack([spectrum([101.6, 102.6 - 1.2e-6], [0, 8])])
+    assert backend.resample(batch, axis, options).indices.tolist() == [2, 3]
+
+
+def test_points_at_one_position_count_as_the_first(backend):
+    # m/z 0 and 0.0005 have the position of 0.001. From the first it is farther to the ion
+    # at 0.0015 than four steps of 0.0003, from the second it is not.
+    axis = of_law("constant", 0.001, 0.002, du=1e-4)
+    options = ResampleOptions("linear", gap=4.0, spacing=SpacingModel(3e-4, tolerance=0.0))
+    block = backend.resample(pack([spectrum([0.0, 5e-4, 0.0015], [0, 0, 6])]), axis, options)
+    assert block.indices.tolist() == [3, 4, 5, 6]
+    np.testing.assert_allclose(block.data, [1, 2, 2, 1], rtol=1e-6)
 
 
 def test_rows_are_those_of_the_batch(backend):

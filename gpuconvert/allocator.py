@@ -1,0 +1,32 @@
+"""The memory allocator of this process, set up for large blocks that come and go.
+
+By default the C library gives every block above some size back to the system when it
+is freed, and each new one costs a page fault for every 4 KiB. A conversion makes and
+frees blocks of megabytes all the time: keeping them halves its system time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
+"""Parameters of mallopt(3), as glibc numbers them."""
+
+KEPT_BYTES = 2**30
+"""Blocks up to this size, and as much free memory at the end of the heap, are kept."""
+
+
+def keep_freed_memory() -> bool:
+    """Tell the C library to keep freed blocks for reuse; return whether it understood.
+
+    For programs, not for libraries: it holds for the whole process. All threads share
+    one heap, so that what one frees another can use. The peak is not changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    wishes = ((M_MMAP_THRESHOLD, KEPT_BYTES), (M_TRIM_THRESHOLD, KEPT_BYTES), (M_ARENA_MAX, 1))
+    told = [mallopt(parameter, value) == 1 for parameter, value in wishes]
+    return all(told)
