@@ -37,6 +37,8 @@ with warnings.catch_warnings():
     from spatialdata.transformations import get_transformation
 
 pytestmark = [
+    # So does ome-zarr 0.15, when spatialdata 0.7.3 imports it on first use.
+    pytest.mark.filterwarnings("ignore:Call to deprecated class Scaler:DeprecationWarning"),
     # anndata 0.13 sets and reads options that pandas 3 has deprecated.
     pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option is deprecated"),
     pytest.mark.filterwarnings("ignore:The 'future.infer_string' option is deprecated"),
