@@ -20,7 +20,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from gpuconvert.compiled import compiled
+from gpuconvert.accumulate import add_by_index, add_by_range, place
 from gpuconvert.errors import OutputError
 from gpuconvert.parts import Part
 from gpuconvert.plan import SHARD_CHUNKS, Plan
@@ -61,48 +61,6 @@ class _Unit:
     stop: int
     indices: NDArray[np.int32]
     data: NDArray[np.float32]
-
-
-@compiled
-def _place(
-    bins: NDArray[np.int32], counts: NDArray[np.int32], rows: NDArray[Any],
-    data: NDArray[np.float32], first_row: int, cursor: Longs, first_bin: int,
-    out_rows: NDArray[np.int32], out_data: NDArray[np.float32],
-) -> None:  # fmt: skip
-    """Put a part's entries where `cursor` says, and move the cursors on.
-
-    Entries whose place is before the unit or behind it belong to another unit.
-    """
-    size, last = len(out_rows), 0
-    for k in range(len(bins)):
-        place = cursor[bins[k] - first_bin]
-        first, last = last, last + counts[k]
-        shift = place - first
-        cursor[bins[k] - first_bin] = last + shift
-        for entry in range(max(first, -shift), min(last, size - shift)):
-            out_rows[entry + shift] = rows[entry] + first_row
-            out_data[entry + shift] = data[entry]
-
-
-@compiled
-def _add_by_index(
-    indices: NDArray[np.int32], data: NDArray[np.float32], sums: NDArray[np.float64]
-) -> None:
-    """Add elements to the sums of the columns that `indices` name."""
-    for entry in range(len(indices)):
-        sums[indices[entry]] += np.float64(data[entry])
-
-
-@compiled
-def _add_by_range(
-    indptr: Longs, start: int, data: NDArray[np.float32], sums: NDArray[np.float64]
-) -> None:
-    """Add elements from `start` on to the sums of the columns that own them."""
-    column = int(np.searchsorted(indptr, start, side="right")) - 1
-    for entry in range(len(data)):
-        while indptr[column + 1] <= start + entry:
-            column += 1
-        sums[column] += np.float64(data[entry])
 
 
 def codec_for(compression: str, level: int, *, values: bool) -> BloscCodec | None:
@@ -200,7 +158,7 @@ def _csc_units(
         unit = _Unit(start, stop, np.empty(stop - start, "i4"), np.empty(stop - start, "f4"))
         for part, (bins, entries) in zip(parts, slices[number], strict=True):
             if bins[0] < bins[1]:
-                _place(
+                place(
                     part.read("bins", *bins), part.read("counts", *bins),
                     part.read("rows", *entries), part.read("data", *entries),
                     part.summary.first, cursor, first, unit.indices, unit.data,
@@ -253,12 +211,14 @@ def _in_order(
                 future.exception()
 
 
-def _row_column(parts: list[Part], name: str) -> NDArray[Any]:
-    return np.concatenate([part.read(name) for part in parts])
+def _read_tics(parts: list[Part]) -> NDArray[np.float64]:
+    """Return stored, source and outside TIC of all rows; (3, n_rows) float64."""
+    return np.concatenate([part.read("tics").reshape(3, -1) for part in parts], axis=1)
 
 
 def _row_indptr(parts: list[Part]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(_row_column(parts, "row_nnz"), dtype=np.int64)])
+    counts = [part.read("row_nnz") for part in parts]
+    return np.concatenate([[0], np.cumsum(np.concatenate(counts), dtype=np.int64)])
 
 
 def assemble_plane(
@@ -311,21 +271,19 @@ def assemble_plane(
         workers = plan.layout.workers
         for unit in _in_order([finish(call) for call in calls], executor, workers, monitor):
             if csc:
-                _add_by_range(indptr, unit.start, unit.data, sums)
+                add_by_range(indptr, unit.start, unit.data, sums)
             else:
-                _add_by_index(unit.indices, unit.data, sums)
+                add_by_index(unit.indices, unit.data, sums)
             monitor.advance(unit.data.nbytes + unit.indices.nbytes)
         matrix.write_indptr(indptr)
     except OSError as error:
         raise OutputError(
             error.errno, f"the store cannot be written to {store}: {error.strerror}"
         ) from error
-    rows = plane.last - plane.first
+    stored, source, outside = _read_tics(parts)
     return PlaneResult(
-        plane.z, plane.first, plane.last,
-        _row_column(parts, "stored_tic"), _row_column(parts, "source_tic"),
-        _row_column(parts, "outside"),
-        average=sums / max(1, rows), n_nonzeros=int(indptr[-1]),
+        plane.z, plane.first, plane.last, stored, source, outside,
+        average=sums / max(1, len(stored)), n_nonzeros=int(indptr[-1]),
         dropped=sum(part.summary.dropped for part in parts),
         sorted=sum(part.summary.sorted for part in parts),
     )  # fmt: skip

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpuconvert.allocator import keep_freed_memory
+from gpuconvert.allocator import keep_freed_memory, keep_what_is_loaded
 from gpuconvert.errors import GpuconvertError, OutputError, Stopped, StoreError
 from gpuconvert.options import takes_settings
 from gpuconvert.settings import Settings
@@ -77,6 +77,10 @@ def _stoppable() -> Iterator[stages.Monitor]:
     """Turn SIGINT and SIGTERM into a wish to stop; a second SIGINT ends at once."""
     with console.listening() as listener:
         monitor = stages.Monitor(listener)
+        # All that a run needs, loaded now.
+        importlib.import_module("gpuconvert.readers.imzml")
+        _ = conversion.run
+        keep_what_is_loaded()
 
         def ask(_number: int, _frame: FrameType | None) -> None:
             monitor.stop()

@@ -6,7 +6,7 @@ called ``00042`` is always whole. Nothing else records that partition 42 is done
 A part of a CSC result holds ``bins``, ``rows``, ``data`` (see `CscBlock`; rows count from
 the first of the part, in 16 bits where they fit) and ``counts``, the entries of each bin;
 a part of a CSR result ``row_nnz``, ``indices``, ``data``. Both hold one entry per row of
-``stored_tic``, ``source_tic`` and ``outside``.
+``stored_tic``, ``source_tic`` and ``outside``, one after the other in ``tics``.
 
 Each array is one uncompressed chunk: any Zarr reader opens it, and its file is written
 and read in slices here without a copy in between.
@@ -31,6 +31,9 @@ ZARR_NAMES = {
     "u2": "uint16", "i4": "int32", "i8": "int64", "f4": "float32", "f8": "float64",
 }  # fmt: skip
 """What Zarr calls the dtypes of a part."""
+
+CHUNK = "c.0"
+"""File of the one chunk of an array; a dot instead of a folder is one inode less to make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def _array_metadata(values: NDArray[Any]) -> dict[str, Any]:
             "name": "regular",
             "configuration": {"chunk_shape": [max(1, len(values))]},
         },
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": 0.0 if values.dtype.kind == "f" else 0,
         "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
         "attributes": {},
@@ -82,11 +85,11 @@ def _array_metadata(values: NDArray[Any]) -> dict[str, Any]:
 
 
 def _write_array(folder: Path, values: NDArray[Any]) -> None:
-    (folder / "c").mkdir(parents=True)
+    folder.mkdir(parents=True)
     (folder / "zarr.json").write_text(json.dumps(_array_metadata(values)))
     if len(values):
         little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-        with (folder / "c" / "0").open("wb", buffering=0) as file:
+        with (folder / CHUNK).open("wb", buffering=0) as file:
             left = memoryview(np.ascontiguousarray(little).view(np.uint8).data)
             while left:
                 left = left[file.write(left) :]
@@ -165,7 +168,7 @@ class Part:
         values = np.empty(stop - start, dtype)
         if not len(values):
             return values
-        path = self._folder / name / "c" / "0"
+        path = self._folder / name / CHUNK
         handle = os.open(path, os.O_RDONLY)
         try:
             left, at = values.view(np.uint8).data, start * dtype.itemsize

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuconvert.accumulate import row_sums
 from gpuconvert.backends import Backend
-from gpuconvert.compiled import compiled
 from gpuconvert.errors import SourceError
 from gpuconvert.parts import PartSummary, read_summary, write_part
 from gpuconvert.pixels import merge_rows
@@ -118,25 +118,10 @@ def _join(blocks: list[CsrBlock]) -> CsrBlock:
     return CsrBlock(indptr=indptr, **joined)
 
 
-@compiled
-def _row_sums(indptr: NDArray[np.int64], data: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the sum of the values of each row, left to right, in float64."""
-    sums = np.zeros(len(indptr) - 1)
-    for row in range(len(sums)):
-        total = 0.0
-        for entry in range(indptr[row], indptr[row + 1]):
-            total += np.float64(data[entry])
-        sums[row] = total
-    return sums
-
-
 def _part_arrays(work: Work, block: CsrBlock) -> dict[str, NDArray[Any]]:
     """Return what a part stores of a block."""
-    arrays: dict[str, NDArray[Any]] = {
-        "stored_tic": _row_sums(block.indptr, block.data),
-        "source_tic": block.tic,
-        "outside": block.outside,
-    }
+    stored = row_sums(block.indptr, block.data)
+    arrays: dict[str, NDArray[Any]] = {"tics": np.concatenate([stored, block.tic, block.outside])}
     if work.plan.settings.layout == "csr":
         row_nnz = np.diff(block.indptr)
         return arrays | {"row_nnz": row_nnz, "indices": block.indices, "data": block.data}

@@ -48,7 +48,7 @@ MOST_PARTS = 256
 """Large data sets get larger parts before they get more, memory permitting."""
 MOST_UNITS = 32
 """Large data sets are assembled in larger units before they get more, memory permitting."""
-SHARD_CHUNKS = 16
+SHARD_CHUNKS = 8
 """Chunks in a shard of X."""
 
 

@@ -71,9 +71,9 @@ def test_a_part_is_a_zarr_group(tmp_path):
 
 def test_a_part_that_was_cut_short_is_refused(tmp_path):
     write_part(tmp_path, "mark", _summary(), _arrays())
-    file = tmp_path / "00003/data/c/0"
+    file = tmp_path / "00003/data/c.0"
     file.write_bytes(file.read_bytes()[:-3])
-    with pytest.raises(PlanError, match="data/c/0 ends at byte 13, expected 16; remove"):
+    with pytest.raises(PlanError, match="data/c.0 ends at byte 13, expected 16; remove"):
         Part(tmp_path, 3, "mark").read("data")
 
 
