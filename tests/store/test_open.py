@@ -24,9 +24,7 @@ with warnings.catch_warnings():
     import spatialdata
 
 # So does ome-zarr 0.15, when spatialdata 0.7.3 imports it on first use.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Call to deprecated class Scaler:DeprecationWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated class Scaler:DeprecationWarning")
 
 OPENERS = pytest.mark.parametrize("opener", [open_store, read_summary])
 

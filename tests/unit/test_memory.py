@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from gpuconvert.memory import DEFAULT_CEILING, GIB, available, default_budget, peak_rss
+from gpuconvert.memory import DEFAULT_CEILING, GIB, available, default_budget
 
 
 def _machine(root, free_kib, *, limit=None, used=None, group="/job"):
