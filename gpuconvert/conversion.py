@@ -12,21 +12,22 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
-from gpuconvert.errors import GpuconvertError, PlanError, SourceError
+from gpuconvert.decision import AxisDecision
+from gpuconvert.errors import GpuconvertError, PlanError, SourceError, Stopped
 from gpuconvert.executors import make_executor
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
 from gpuconvert.parts import PartSummary, read_summary, sweep
-from gpuconvert.pipeline import convert_partition
+from gpuconvert.pipeline import Work, convert_partition
 from gpuconvert.pixels import one_row_per_pixel
 from gpuconvert.plan import Plan, read_plan, write_plan
-from gpuconvert.planning import Sample, make_plan
+from gpuconvert.planning import Sample, make_plan, project
 from gpuconvert.provenance import canonical_json
 from gpuconvert.quality import Quality
 from gpuconvert.readers import Reader, open_reader
@@ -85,27 +86,35 @@ class Summary:
         }
 
 
-def _reuse(space: Workspace, reader: Reader, settings: Settings) -> Plan | None:
-    """Return the plan of an interrupted run that this one continues, or None."""
+def _reuse(space: Workspace, reader: Reader, settings: Settings, backend: Backend) -> Plan | None:
+    """Return the plan of an interrupted run that this one continues, or None.
+
+    The partitions stay; workers and memory are those of this run, where its memory
+    allows partitions of that size.
+    """
     if not space.plan.is_file():
         return None
     try:
         plan = read_plan(space.plan)
     except PlanError:
         return None
-    fits = (
-        canonical_json(plan.identity) == canonical_json(reader.acquisition.identity.to_json())
-        and canonical_json(plan.settings.conversion()) == canonical_json(settings.conversion())
-        and plan.settings.storage_choice()[2] == settings.storage_choice()[2]
-    )
+    fits = canonical_json(plan.identity) == canonical_json(
+        reader.acquisition.identity.to_json()
+    ) and canonical_json(plan.settings.conversion()) == canonical_json(settings.conversion())
     if not fits:
         return None
-    changed = plan.to_json() | {
-        "settings": settings.to_json(),
-        "source": str(Path(reader.acquisition.path).resolve()),
-        "output": str(space.output),
-    }
-    return Plan.from_json(changed)
+    decision = AxisDecision.from_json(plan.decision)
+    _, layout, projection = project(reader, decision, backend, settings)
+    if layout.part_nonzeros < plan.layout.part_nonzeros:
+        return None
+    return replace(
+        plan,
+        source=str(Path(reader.acquisition.path).resolve()),
+        output=str(space.output),
+        settings=settings,
+        layout=replace(layout, part_nonzeros=plan.layout.part_nonzeros),
+        projection=projection,
+    )
 
 
 def _prepare(
@@ -113,7 +122,7 @@ def _prepare(
 ) -> tuple[Plan, Sample | None]:
     """Return the plan to follow, written to the work folder; and the sample, if one was taken."""
     with monitor.timed("plan"):
-        plan, sample = _reuse(space, reader, settings), None
+        plan, sample = _reuse(space, reader, settings, backend), None
         if plan is None:
             plan, _, sample = make_plan(reader, space.output, settings, backend)
             shutil.rmtree(space.parts, ignore_errors=True)
@@ -153,35 +162,39 @@ def _convert_all(job: Job, executor: Executor | None) -> int:
         for index in range(len(plan.partitions))
         if read_summary(job.space.parts, index, plan.part_fingerprint(index)) is None
     ]
-    n_points = int(job.reader.acquisition.n_points.sum())
-    job.monitor.begin("convert", n_points * 8, job.reader.acquisition.n_spectra)
+    acquisition = job.reader.acquisition
+    job.monitor.begin("convert", int(acquisition.raw_bytes.sum()), acquisition.n_spectra)
     if executor is not None:
-        path = str(job.space.plan)
-        name = plan.settings.backend
-        futures = [executor.submit(convert_part, path, index, name) for index in missing]
-        _wait(futures, job.monitor)
+        path, name = str(job.space.plan), plan.settings.backend
+        _wait([executor.submit(convert_part, path, index, name) for index in missing], job.monitor)
     else:
         work = job.work()
         with make_executor(min(plan.layout.workers, max(1, len(missing)))) as own:
-            futures = [own.submit(convert_partition, work, index) for index in missing]
-            _wait(futures, job.monitor)
+            _wait([own.submit(_attempt, work, index) for index in missing], job.monitor)
     return len(plan.partitions) - len(missing)
 
 
-def _wait(futures: list[Future[Any]], monitor: Monitor) -> None:
+def _attempt(work: Work, index: int) -> PartSummary:
+    """Convert a partition; where that fails, let the others stop where they are."""
+    try:
+        return convert_partition(work, index)
+    except BaseException:
+        work.monitor.stop()
+        raise
+
+
+def _wait(futures: list[Future[PartSummary]], monitor: Monitor) -> None:
     """Wait for all; at the first failure drop the rest and raise it."""
     try:
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in done:
-            if future.exception() is not None:
-                monitor.stop()
-                break
+        wait(futures, return_when=FIRST_EXCEPTION)
     finally:
         for future in futures:
             future.cancel()
-    for future in futures:
-        if future.done() and not future.cancelled() and future.exception() is not None:
-            future.result()
+    wait(futures)
+    errors = [future.exception() for future in futures if not future.cancelled()]
+    # Those that were stopped because another failed say nothing of why.
+    for error in sorted(filter(None, errors), key=lambda error: isinstance(error, Stopped)):
+        raise error
     monitor.check()
 
 
@@ -190,7 +203,11 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
     store = job.space.store
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir(parents=True)
-    job.monitor.begin("assemble", job.plan.projection.store)
+    found = [
+        read_summary(job.space.parts, index, job.plan.part_fingerprint(index))
+        for index in range(len(job.plan.partitions))
+    ]
+    job.monitor.begin("assemble", 8 * sum(part.n_nonzeros for part in found if part))
     with make_executor(job.plan.layout.workers) as executor:
         return [
             assemble_plane(job.plan, number, job.space.parts, store, executor, job.monitor)

@@ -139,17 +139,12 @@ def _part_arrays(work: Work, block: CsrBlock) -> dict[str, NDArray[Any]]:
 
 
 def _batches_with_rows(work: Work, partition: Partition) -> Iterator[RawBatch]:
-    slot_bytes = work.plan.layout.slot_bytes
+    slot_bytes, sizes = work.plan.layout.slot_bytes, work.reader.acquisition.raw_bytes
     ranges = list(cut_batches(work.reader, partition.first, partition.last, slot_bytes))
     for batch in read_ahead(work.reader, ranges, work.monitor):
         work.monitor.check()
         yield batch
-        work.monitor.advance(int(batch.n_points.sum()) * _point_bytes(batch), len(batch.rows))
-
-
-def _point_bytes(batch: RawBatch) -> int:
-    mz = 0 if batch.shared_mz else batch.mz_dtype.itemsize
-    return mz + batch.intensity_dtype.itemsize
+        work.monitor.advance(int(sizes[batch.rows].sum()), len(batch.rows))
 
 
 def convert_partition(work: Work, index: int) -> PartSummary:

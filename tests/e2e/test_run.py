@@ -390,3 +390,39 @@ def test_too_little_memory_is_refused_before_anything_is_written(tmp_path):
 def test_an_unknown_option_is_named():
     with pytest.raises(SettingsError, match="unknown option 'axes'; available: axis"):
         gpuconvert.convert("a.imzML", "o.zarr", axes="orbitrap")
+
+
+def test_a_resumed_run_uses_the_workers_and_the_memory_it_was_given(tmp_path, small_parts):
+    source = write_profile(tmp_path)
+    with pytest.raises(Stopped):
+        conversion.run(source, tmp_path / "o.zarr", Settings(workers=1), monitor=_StopsAfter(6))
+    space = conversion.workspace_for(tmp_path / "o.zarr")
+    first = plan.read_plan(space.plan)
+    conversion.make(source, tmp_path / "o.zarr", Settings(workers=2, memory=2**31))
+    again = plan.read_plan(space.plan)
+    assert (first.layout.workers, again.layout.workers) == (1, 2)
+    assert again.partitions == first.partitions
+
+
+def test_a_refusal_names_its_reason_whatever_the_other_workers_do(tmp_path, small_parts):
+    source, _ = _with_faults(tmp_path)
+    for workers in (1, 2):
+        with pytest.raises(SourceError, match="m/z decreases at point 8"):
+            gpuconvert.convert(source, tmp_path / "o.zarr", workers=workers)
+
+
+class _Steps:
+    def __init__(self):
+        self.steps = []
+
+    def step(self, step):
+        self.steps.append(step)
+
+
+def test_progress_ends_where_it_was_said_to(tmp_path, small_parts):
+    seen = _Steps()
+    gpuconvert.convert(write_profile(tmp_path), tmp_path / "o.zarr", listener=seen)
+    for stage in ("convert", "assemble"):
+        last = [step for step in seen.steps if step.stage == stage][-1]
+        assert last.done_bytes == last.total_bytes > 0
+        assert last.done_spectra == last.total_spectra
