@@ -33,13 +33,13 @@ class Batch:
 
 @pytest.fixture(scope="session")
 def measured(request):
-    """Whether figures are wanted, and not only that everything runs."""
+    """Tell whether figures are wanted, and not only that everything runs."""
     return not request.config.getoption("benchmark_disable")
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """A folder for the data sets of this session."""
+    """Return a folder for the data sets of this session."""
     return tmp_path_factory.mktemp("cases")
 
 
@@ -60,19 +60,19 @@ def profiles(case: Case, folder: Path) -> Batch:
 
 @pytest.fixture(scope="session")
 def stripped(folder, measured):
-    """Profiles as in case z64: 30,000 points of which a third is stored."""
+    """Return profiles as in case z64: 30,000 points of which a third is stored."""
     return profiles(Case("stripped", "stripped", 4 if measured else 2, 30_000), folder)
 
 
 @pytest.fixture(scope="session")
 def full(folder, measured):
-    """Profiles of 30,000 points, none of them zero, on one axis."""
+    """Return profiles of 30,000 points, none of them zero, on one axis."""
     return profiles(Case("full", "continuous", 4 if measured else 2, 30_000), folder)
 
 
 @pytest.fixture(scope="session")
 def centroids(folder, measured):
-    """Centroids as in case c256."""
+    """Return centroids as in case c256."""
     case = Case("centroids", "centroid", 64 if measured else 8, 500)
     return Batch(read_batch(case, folder), SpacingModel(0.0))
 

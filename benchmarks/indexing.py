@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,23 +50,19 @@ def _time_one(way: str, path: str) -> None:
     sys.stdout.write(json.dumps(figures))
 
 
-def section(place: Place, ways: tuple[str, ...] = (OURS, PYIMZML)) -> dict[str, Any]:
-    """Return seconds, spectra and memory of each way on the large index."""
+def section(place: Place, ways: tuple[str, ...] = (OURS, PYIMZML)) -> Iterator[dict[str, Any]]:
+    """Yield seconds, spectra and memory of each way on the large index."""
     case = SMALL if place.quick else CASES["x1m"]
     source = write_case(case, place.work)
-    found: dict[str, Any] = {}
     for way in ways:
         runs = []
         for _ in range(place.runs if way == OURS else 1):
-            usage = run_once(
-                [sys.executable, "-m", "benchmarks.indexing", way, str(source)]
-            )
+            usage = run_once([sys.executable, "-m", "benchmarks.indexing", way, str(source)])
             runs.append(json.loads(usage.stdout) | {"rss": usage.rss})
         best = min(runs, key=lambda run: float(run["cpu"]))
         best |= {"runs": len(runs), "bytes": size_of(source), "case": case.name}
         print(f"  {way}: {best['cpu'] / best['n_spectra'] * 1e6:.2f} CPU-us per spectrum")
-        found[way] = best
-    return {case.name: found}
+        yield {case.name: {way: best}}
 
 
 if __name__ == "__main__":

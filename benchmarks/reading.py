@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import anndata.io
 import numpy as np
 import zarr
 
-from benchmarks.process import size_of
-from benchmarks.wholes import Place, ensure_store
+from benchmarks.cases import CASES, write_case
+from benchmarks.process import run_once, size_of
+from benchmarks.wholes import Place, remove, run_command
 
 PPM = 5.0
 REPEATS = 9
@@ -46,13 +47,13 @@ def open_store(matrix: Path, mz: Path) -> OpenStore:
     return OpenStore(axis[...], sparse)
 
 
-def ion_image(store: OpenStore, mz: float) -> Any:  # noqa: ANN401 - a NumPy array
+def ion_image(store: OpenStore, mz: float) -> Any:
     """Return the counts of every pixel within `PPM` of `mz`; (n_pixels,)."""
     first, last = np.searchsorted(store.mz, [mz * (1 - PPM * 1e-6), mz * (1 + PPM * 1e-6)])
     return np.asarray(store.matrix[:, first : max(last, first + 1)].sum(axis=1)).ravel()
 
 
-def spectrum(store: OpenStore, row: int) -> Any:  # noqa: ANN401 - a sparse row
+def spectrum(store: OpenStore, row: int) -> Any:
     """Return the spectrum of one pixel."""
     return store.matrix[row : row + 1]
 
@@ -73,12 +74,27 @@ def timed(call: Callable[[], object]) -> dict[str, float]:
     }  # fmt: skip
 
 
+def stored_ions(store: OpenStore, matrix: Path, rng: np.random.Generator) -> list[float]:
+    """Return the m/z of randomly chosen stored values: ions that have an image, in Th."""
+    group: Any = zarr.open_group(matrix, mode="r")
+    places = rng.integers(0, group["data"].shape[0], REPEATS)
+    if store.matrix.format == "csc":
+        bins = np.searchsorted(group["indptr"][...], places, "right") - 1
+    else:
+        bins = [group["indices"][int(place)] for place in places]
+    return [float(store.mz[number]) for number in bins]
+
+
 def _typical(calls: list[Callable[[], object]]) -> dict[str, float]:
-    """Return the medians over `calls`, each made twice and measured the second time."""
+    """Return the medians over `calls`, each made twice and measured the second time.
+
+    ``most_bytes`` are those of the call that read most.
+    """
     for call in calls:
         call()
     taken = [timed(call) for call in calls]
-    return {name: statistics.median(one[name] for one in taken) for name in taken[0]}
+    medians = {name: statistics.median(one[name] for one in taken) for name in taken[0]}
+    return medians | {"most_bytes": max(one["bytes"] for one in taken)}
 
 
 def measure_reading(matrix: Path, mz: Path) -> dict[str, Any]:
@@ -87,7 +103,7 @@ def measure_reading(matrix: Path, mz: Path) -> dict[str, Any]:
     opened = timed(lambda: open_store(matrix, mz))
     store = open_store(matrix, mz)
     rng = np.random.default_rng(11)
-    ions = rng.choice(store.mz, REPEATS)
+    ions = stored_ions(store, matrix, rng)
     rows = rng.integers(0, store.matrix.shape[0], 3)
     return {
         "open": opened,
@@ -97,14 +113,25 @@ def measure_reading(matrix: Path, mz: Path) -> dict[str, Any]:
     }
 
 
-def section(place: Place, cases: tuple[str, ...] = ("c256", "p64", "z64")) -> dict[str, Any]:
-    """Return what reading the default store of each case takes."""
-    found: dict[str, Any] = {}
-    for case in ("c64",) if place.quick else cases:
-        store = ensure_store(case, place)
-        table = store / "tables" / "msi_z0"
-        found[case] = measure_reading(table / "X", table / "var" / "mz")
-        found[case]["store"] = size_of(store)
-        image = found[case]["image"]
-        print(f"  {case}: image {image['wall'] * 1e3:.1f} ms, {image['bytes'] / 1e6:.2f} MB")
-    return found
+def section(place: Place) -> Iterator[dict[str, Any]]:
+    """Yield what reading takes, of the default store of each case and of one by rows."""
+    for case in ("c64",) if place.quick else ("c256", "p64", "z64"):
+        yield {case: _measure_store(case, place)}
+    case = "c64" if place.quick else "c256"
+    yield {f"{case}, csr": _measure_store(case, place, "--layout", "csr")}
+
+
+def _measure_store(case: str, place: Place, *options: str) -> dict[str, Any]:
+    """Return what reading a new store of a case takes."""
+    store = place.work / "reading.zarr"
+    remove(store)
+    run_once(run_command(write_case(CASES[case], place.work), store, *options))
+    table = store / "tables" / "msi_z0"
+    figures = measure_reading(table / "X", table / "var" / "mz") | {"store": size_of(store)}
+    remove(store)
+    image, row = figures["image"], figures["spectrum"]
+    print(
+        f"  {case} {figures['format']}: image {image['wall'] * 1e3:.1f} ms, "
+        f"{image['bytes'] / 1e6:.2f} MB; spectrum {row['wall'] * 1e3:.1f} ms"
+    )
+    return figures

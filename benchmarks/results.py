@@ -32,9 +32,7 @@ def _first_match(path: Path, pattern: str, otherwise: str) -> str:
 
 
 def _git(*words: str) -> str:
-    answer = subprocess.run(
-        ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     return answer.stdout.strip()
 
 
@@ -81,7 +79,7 @@ def load(path: Path) -> Results:
     return found
 
 
-def save(path: Path, section: str, values: Any) -> Results:  # noqa: ANN401 - any JSON value
+def save(path: Path, section: str, values: Any) -> Results:
     """Merge one section into the file at `path` and return all of it.
 
     Entries of a section that were not measured this time are kept.
@@ -94,11 +92,11 @@ def save(path: Path, section: str, values: Any) -> Results:  # noqa: ANN401 - an
         name: results["machine"][name] for name in ("when", "load", "commit", "uncommitted")
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(results, indent=1) + "\n")
     return results
 
 
-def _merged(old: Any, new: Any) -> Any:  # noqa: ANN401 - any JSON value
+def _merged(old: Any, new: Any) -> Any:
     """Return `new` with the entries of `old` that it lacks, down to the figures of a program."""
     if not isinstance(old, dict) or not isinstance(new, dict) or "cpu" in new:
         return new

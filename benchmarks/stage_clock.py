@@ -1,4 +1,4 @@
-"""Where the CPU time of one whole run goes, stage by stage.
+"""A clock of CPU time by stage inside one run of the program; `benchmarks.stages` starts it.
 
 The program runs unchanged, in a process of its own, with its stage clock
 (`gpuconvert.stages.Monitor.timed`), the loading of modules, the loading of compiled kernels and
@@ -13,10 +13,8 @@ from __future__ import annotations
 import builtins
 import importlib
 import json
-import os
 import runpy
 import sys
-import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -24,8 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-from benchmarks.process import run_once
 
 REST = "rest"
 BETWEEN = ", between stages"
@@ -98,7 +94,7 @@ def _watch_imports(clock: CpuClock) -> None:
     original = builtins.__import__
     within = threading.local()
 
-    def watched(name: str, *context: Any, **more: Any) -> Any:  # noqa: ANN401
+    def watched(name: str, *context: Any, **more: Any) -> Any:
         level = more.get("level", context[3] if len(context) > 3 else 0)
         if getattr(within, "importing", False) or (not level and name in sys.modules):
             return original(name, *context, **more)
@@ -127,7 +123,7 @@ def _watch_kernels(clock: CpuClock) -> None:
 
 
 def _labelled(clock: CpuClock, label: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*values: Any, **named: Any) -> Any:  # noqa: ANN401
+    def run(*values: Any, **named: Any) -> Any:
         with clock.inside(label):
             return call(*values, **named)
 
@@ -170,37 +166,6 @@ def _watched_run(report: str, words: list[str]) -> None:
         runpy.run_module("gpuconvert", run_name="__main__")
     seconds = clock.seconds()
     Path(report).write_text(json.dumps(seconds))
-
-
-def measure_stages(words: list[str]) -> dict[str, Any]:
-    """Run ``gpuconvert WORDS --workers 1 --json``; return CPU seconds by stage.
-
-    Returns
-    -------
-    dict
-        ``cpu`` of the whole process, ``stages`` with ``exit`` (after the program) and
-        ``rest`` among them, ``explained`` (all but ``rest``, as a fraction of ``cpu``), and
-        ``own_clock``, the wall seconds that the program itself reports.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "stages.json"
-        usage = run_once([
-            sys.executable, "-m", "benchmarks.stages", str(report), *words,
-            "--workers", "1", "--json",
-        ])  # fmt: skip
-        seconds: dict[str, float] = json.loads(report.read_text())
-    own: dict[str, Any] = json.loads(usage.stdout)
-    seconds["exit"] = usage.cpu - sum(seconds.values())
-    return {
-        "cpu": round(usage.cpu, 3),
-        "stages": {name: round(value, 4) for name, value in seconds.items()},
-        "explained": round(1 - seconds[REST] / usage.cpu, 4),
-        "own_clock": own["stages"],
-        "n_nonzeros": own["n_nonzeros"],
-        "n_spectra": own["n_spectra"],
-        "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "load": [round(value, 2) for value in os.getloadavg()],
-    }
 
 
 if __name__ == "__main__":

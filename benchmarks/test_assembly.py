@@ -20,7 +20,7 @@ from gpuconvert.workspace import workspace_for
 
 @pytest.fixture(scope="module")
 def planned(folder, measured):
-    """A plan of centroids whose partitions are all converted."""
+    """Return a plan of centroids whose partitions are all converted."""
     case = Case("parts", "centroid", 64 if measured else 16, 500)
     source, target = write_case(case, folder), folder / "parts.zarr"
     path, plan = make(source, target, Settings(pixel_size=(25.0, 25.0)))

@@ -10,7 +10,7 @@ from benchmarks.indexing import open_ours, open_pyimzml
 
 @pytest.fixture(scope="module")
 def indexed(folder, measured):
-    """A file of about 100,000 spectra of ten points."""
+    """Return a file of about 100,000 spectra of ten points."""
     case = Case("x100k", "index", 316 if measured else 32, 10)
     return case, write_case(case, folder)
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.interpolate import PchipInterpolator
 
 from benchmarks.conftest import constant_ppm_bins, flight_time_bins, pchip_options
-from benchmarks.naive import cumulative
+from benchmarks.naive import counts_pchip, cumulative
 from gpuconvert.backends import choose_backend
 from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spectra import decode
@@ -31,24 +31,33 @@ def record(benchmark, engine, batch, **more):
     )  # fmt: skip
 
 
-def scipy_nodes(batch):
-    """Return the nodes and cumulative counts of every spectrum, made beforehand."""
+def split(batch):
+    """Return m/z and counts of every spectrum."""
     spectra = decode(batch.raw)
     ends = zip(spectra.indptr[:-1], spectra.indptr[1:], strict=True)
-    return [cumulative(spectra.mz[a:b], spectra.intensity[a:b]) for a, b in ends]
+    return [(spectra.mz[a:b], spectra.intensity[a:b]) for a, b in ends]
 
 
-def scipy_counts(nodes, edges):
-    """Return what SciPy's interpolant gives to every bin of every spectrum."""
-    return [
-        np.diff(PchipInterpolator(x, y)(np.clip(edges, x[0], x[-1])))
-        for x, y in nodes
-    ]
+def sparse_counts(mz, counts, edges):
+    """Return the filled bins and their counts, as a backend does."""
+    binned = counts_pchip(mz, counts, edges)
+    filled = np.flatnonzero(binned > 0)
+    return filled.astype(np.int32), binned[filled].astype(np.float32)
+
+
+def restored(mz, counts):
+    """Return a stripped spectrum with its zeros on their grid again."""
+    t = np.sqrt(mz)
+    step = np.median(np.diff(t))
+    place = np.rint((t - t[0]) / step).astype(np.int64)
+    whole = np.zeros(place[-1] + 1)
+    whole[place] = counts
+    return (t[0] + np.arange(len(whole)) * step) ** 2, whole
 
 
 @pytest.fixture(params=["stripped", "full"])
 def profile(request):
-    """Profiles of 30,000 points, of which a third or all are stored."""
+    """Return profiles of 30,000 points, of which a third or all are stored."""
     return request.param, request.getfixturevalue(request.param)
 
 
@@ -59,7 +68,7 @@ def test_pchip_of_a_profile(benchmark, profile, engine, n_bins):
     backend, axis = choose_backend(engine)[0], flight_time_bins(n_bins)
     record(benchmark, engine, batch, part="pchip", shape=shape, n_bins=n_bins)
     block = benchmark(backend.resample, batch.raw, axis, pchip_options(batch))
-    expected = scipy_counts(scipy_nodes(batch)[:1], np.sqrt(axis.edges))[0]
+    expected = counts_pchip(*split(batch)[0], axis.edges)
     found = np.zeros(axis.n_bins)
     found[block.indices[: block.indptr[1]]] = block.data[: block.indptr[1]]
     assert np.abs(found - expected).sum() < ENDS_OF_RUNS * expected.sum()
@@ -68,11 +77,36 @@ def test_pchip_of_a_profile(benchmark, profile, engine, n_bins):
 @pytest.mark.parametrize("n_bins", BINS)
 def test_pchip_of_a_profile_by_scipy(benchmark, profile, n_bins):
     shape, batch = profile
-    nodes, edges = scipy_nodes(batch), np.sqrt(flight_time_bins(n_bins).edges)
+    spectra, edges = split(batch), flight_time_bins(n_bins).edges
     record(benchmark, "scipy", batch, part="pchip", shape=shape, n_bins=n_bins)
-    found = benchmark(scipy_counts, nodes, edges)
+    found = benchmark(lambda: [sparse_counts(mz, counts, edges) for mz, counts in spectra])
+    totals = [counts.sum() for _, counts in spectra]
+    np.testing.assert_allclose([counts.sum() for _, counts in found], totals, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_bins", BINS)
+def test_pchip_by_scipy_with_zeros_restored(benchmark, stripped, n_bins):
+    # Without a gap rule, an interpolant smears counts over gaps unless the zeros are there.
+    edges = flight_time_bins(n_bins).edges
+    spectra = [restored(mz, counts) for mz, counts in split(stripped)]
+    engine = "scipy, zeros restored"
+    record(benchmark, engine, stripped, part="pchip", shape="stripped", n_bins=n_bins)
+    found = benchmark(lambda: [sparse_counts(mz, counts, edges) for mz, counts in spectra])
+    totals = [counts.sum() for _, counts in spectra]
+    np.testing.assert_allclose([counts.sum() for _, counts in found], totals, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_bins", BINS)
+def test_the_interpolant_alone_by_scipy(benchmark, profile, n_bins):
+    shape, batch = profile
+    nodes = [cumulative(mz, counts) for mz, counts in split(batch)]
+    edges = np.sqrt(flight_time_bins(n_bins).edges)
+    record(benchmark, "scipy, interpolant alone", batch, part="pchip", shape=shape, n_bins=n_bins)
+    found = benchmark(
+        lambda: [PchipInterpolator(x, y)(np.clip(edges, x[0], x[-1])) for x, y in nodes]
+    )
     totals = [values[-1] for _, values in nodes]
-    np.testing.assert_allclose([np.sum(counts) for counts in found], totals, rtol=1e-9)
+    np.testing.assert_allclose([values[-1] - values[0] for values in found], totals, rtol=1e-9)
 
 
 @pytest.mark.parametrize("engine", BACKENDS)
@@ -90,7 +124,9 @@ def test_sort_by_bin(benchmark, centroids, engine):
     block = backend.resample(centroids.raw, axis, ResampleOptions("nearest"))
     record(benchmark, engine, centroids, part="by_bin", n_bins=axis.n_bins)
     columns = benchmark(backend.by_bin, block, axis.n_bins)
-    np.testing.assert_array_equal(columns.data, block.data[np.argsort(block.indices, kind="stable")])
+    np.testing.assert_array_equal(
+        columns.data, block.data[np.argsort(block.indices, kind="stable")]
+    )
 
 
 def test_decode(benchmark, centroids):

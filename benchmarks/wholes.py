@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from benchmarks.peers import thyra_command, thyra_python
 from benchmarks.process import Usage, measure, run_once, size_of
 
 OURS, THYRA, NAIVE = "gpuconvert", "thyra 4.6.0", "naive"
-CONVERTED = ("c64", "c128", "c256", "p32", "p64", "z64")
+VARIANTS = {"z64-90k": ("z64", ("--axis", "linear-tof", "--bins", "90000"))}
+"""Cases converted with other options than the defaults; Thyra has none that mean the same."""
+
+CONVERTED = ("c64", "c128", "c256", "p32", "p64", "z64", *VARIANTS)
 COMMAND = [sys.executable, "-m", "gpuconvert"]
 
 
@@ -64,11 +67,18 @@ def facts_of(usage: Usage) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def source_of(case: str, place: Place) -> tuple[Path, tuple[str, ...]]:
+    """Return the file of a case or variant, written if it is not there, and its options."""
+    name, options = VARIANTS.get(case, (case, ()))
+    return write_case(CASES[name], place.work), options
+
+
 def ensure_store(case: str, place: Place) -> Path:
     """Return this program's store of a case, made if it is not there."""
     target = place.store(case)
     if not target.is_dir():
-        run_once(run_command(write_case(CASES[case], place.work), target))
+        source, options = source_of(case, place)
+        run_once(run_command(source, target, *options))
     return target
 
 
@@ -79,8 +89,8 @@ def measure_run(source: Path, target: Path, runs: int, *options: str) -> dict[st
     return figures | {"store": size_of(target)} | facts_of(last)
 
 
-def save_edges(store: Path) -> Path | None:
-    """Save the edges of the bins of a store for the naive converter; None where listed."""
+def save_edges(store: Path) -> Path:
+    """Save the edges of the bins of a store for the naive converter; return where."""
     table = zarr.open_group(store / "tables" / "msi_z0", mode="r")
     low: Any = table["var/mz_low"]
     high: Any = table["var/mz_high"]
@@ -90,45 +100,46 @@ def save_edges(store: Path) -> Path | None:
 
 
 def _ours(case: str, place: Place) -> dict[str, Any]:
-    source = write_case(CASES[case], place.work)
+    source, options = source_of(case, place)
     target = place.store(case)
     # Kernels compiled after a change of the program are cached by a run that is not counted.
     remove(target)
-    run_once(run_command(source, target))
-    return measure_run(source, target, place.runs)
+    run_once(run_command(source, target, *options))
+    return measure_run(source, target, place.runs, *options)
 
 
 def _thyra(case: str, place: Place) -> dict[str, Any] | None:
     python = thyra_python(place.peers)
+    if case in VARIANTS:
+        return None
     if python is None:
         print(f"  {THYRA} is left out: no environment; see python -m benchmarks.peers --help")
         return None
-    source, target = write_case(CASES[case], place.work), place.store(case, THYRA)
+    (source, _), target = source_of(case, place), place.store(case, THYRA)
     command = thyra_command(python, source, target)
     figures, _ = measure(command, place.peer_runs, prepare=lambda: remove(target))
     return figures | {"store": size_of(target)}
 
 
 def _naive(case: str, place: Place) -> dict[str, Any]:
-    source, target = write_case(CASES[case], place.work), place.store(case, NAIVE)
+    (source, _), target = source_of(case, place), place.store(case, NAIVE)
     ours = ensure_store(case, place)
     # A continuous file keeps its own axis, as this program's default does.
-    edges = [] if CASES[case].kind == "continuous" else [str(save_edges(ours))]
+    edges = [] if case in {"p32", "p64"} else [str(save_edges(ours))]
     command = [sys.executable, "-m", "benchmarks.naive", str(source), str(target), *edges]
     figures, _ = measure(command, place.peer_runs, prepare=lambda: remove(target))
     return figures | {"store": size_of(target)} | compare(ours, target)
 
 
 def compare(ours: Path, naive: Path) -> dict[str, Any]:
-    """Return how far apart the two matrices are: total counts, and rows of the TIC."""
+    """Return how far apart the TIC of the two matrices is, in the worst pixel, as a fraction."""
     sums = []
     for group in (ours / "tables" / "msi_z0" / "X", naive / "X"):
         matrix = zarr.open_group(group, mode="r")
         indices: Any = matrix["indices"]
         data: Any = matrix["data"]
         sums.append(np.bincount(indices[...], weights=data[...]))
-    worst = float(np.max(np.abs(sums[0] / sums[1] - 1)))
-    return {"tic_apart": worst}
+    return {"tic_apart": float(np.max(np.abs(sums[0] / sums[1] - 1)))}
 
 
 PROGRAMS: dict[str, Callable[[str, Place], dict[str, Any] | None]] = {
@@ -136,26 +147,26 @@ PROGRAMS: dict[str, Callable[[str, Place], dict[str, Any] | None]] = {
 }  # fmt: skip
 
 
-def section(place: Place, cases: Iterable[str], programs: Iterable[str]) -> dict[str, Any]:
-    """Return figures by case and program; every case is done by all before the next."""
-    found: dict[str, Any] = {}
+def section(
+    place: Place, cases: Iterable[str], programs: Iterable[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield figures by case and program; every case is done by all before the next."""
     for case in cases:
         for program in programs:
             figures = PROGRAMS[program](case, place)
             if figures is None:
                 continue
             print(f"  {case} {program}: {figures['cpu']:.2f} CPU-s, {figures['rss'] / 1e6:.0f} MB")
-            found.setdefault(case, {})[program] = figures
+            yield {case: {program: figures}}
             if program != OURS:
                 remove(place.store(case, program))
-    return found
 
 
-def start_section(place: Place) -> dict[str, Any]:
-    """Return what it takes to start: the interpreter alone, and the help."""
+def start_section(place: Place) -> Iterator[dict[str, Any]]:
+    """Yield what it takes to start: the interpreter alone, and the help."""
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "gpuconvert --help": [*COMMAND, "--help"],
         "gpuconvert run --help": [*COMMAND, "run", "--help"],
     }
-    return {name: measure(command, 2 + place.runs)[0] for name, command in commands.items()}
+    yield {name: measure(command, 2 + place.runs)[0] for name, command in commands.items()}

@@ -1,7 +1,7 @@
 """How AnnData lies in Zarr: arrays, strings, data frames and nested dicts, with their attributes.
 
-Written with zarr-python alone. Every writer replaces what has its name, so that
-a step which was cut short can simply be run again.
+Every writer replaces what has its name, so that a step which was cut short can
+simply be run again.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.dtype import VariableLengthUTF8
 
+from gpuconvert.plain_zarr import write_numbers, write_texts
 from gpuconvert.provenance import JSON, canonical_json
 
 Strings: TypeAlias = "NDArray[Any]"
 Column: TypeAlias = "NDArray[Any] | Category"
 
 STRING: Any = np.dtypes.StringDType()
-VARIABLE_UTF8: Any = VariableLengthUTF8()
 
 CHUNK_BYTES = 2**20
 CHUNK_STRINGS = 2**16
@@ -55,48 +55,35 @@ def write_group(parent: zarr.Group, name: str, attributes: Mapping[str, Any]) ->
     return parent.create_group(name, attributes=dict(attributes), overwrite=True)
 
 
+def _folder(parent: zarr.Group, name: str) -> Path:
+    """Return where an array lies; a store is made on a local disk."""
+    store: Any = parent.store
+    return Path(store.root) / parent.path / name
+
+
 def write_array(parent: zarr.Group, name: str, values: NDArray[Any]) -> None:
     """Write numbers of one or more dimensions, in chunks near 1 MiB of whole rows."""
     row_bytes = max(1, values.itemsize * math.prod(values.shape[1:]))
     rows = max(1, min(len(values), CHUNK_BYTES // row_bytes))
-    stored = parent.create_array(
-        name,
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=(rows, *(max(1, extent) for extent in values.shape[1:])),
-        attributes=encoding("array", "0.2.0"),
-        overwrite=True,
-    )
-    stored[...] = values
+    attributes = encoding("array", "0.2.0")
+    write_numbers(_folder(parent, name), values, rows=rows, attributes=attributes)
 
 
 def write_strings(parent: zarr.Group, name: str, values: Strings) -> None:
     """Write a list of strings; (n_rows,)."""
-    stored = parent.create_array(
-        name,
-        shape=values.shape,
-        dtype=VARIABLE_UTF8,
-        chunks=(max(1, min(len(values), CHUNK_STRINGS)),),
-        attributes=encoding("string-array", "0.2.0"),
-        overwrite=True,
-    )
-    stored[...] = values
+    rows = max(1, min(len(values), CHUNK_STRINGS))
+    attributes = encoding("string-array", "0.2.0")
+    write_texts(_folder(parent, name), values, rows=rows, attributes=attributes)
 
 
 def _write_text(parent: zarr.Group, name: str, text: str) -> None:
     attributes = encoding("string", "0.2.0")
-    stored = parent.create_array(
-        name, shape=(), dtype=VARIABLE_UTF8, attributes=attributes, overwrite=True
-    )
-    stored[...] = _storable(text)
+    write_texts(_folder(parent, name), np.array(_storable(text), STRING), attributes=attributes)
 
 
 def _write_number(parent: zarr.Group, name: str, value: float) -> None:
     attributes = encoding("numeric-scalar", "0.2.0")
-    stored = parent.create_array(
-        name, shape=(), dtype=np.asarray(value).dtype, attributes=attributes, overwrite=True
-    )
-    stored[...] = value
+    write_numbers(_folder(parent, name), np.asarray(value), attributes=attributes)
 
 
 def _write_category(parent: zarr.Group, name: str, column: Category) -> None:

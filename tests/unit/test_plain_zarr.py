@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from numcodecs.vlen import VLenUTF8
+
+from gpuconvert.plain_zarr import encode_texts, write_numbers, write_texts
+
+
+def _read(folder):
+    return zarr.open_array(folder, mode="r")
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u2", "i4", "i8", "f4", "f8", "?"])
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (6,), (5, 2), (1, 3, 4)])
+def test_zarr_reads_back_the_numbers(tmp_path, dtype, shape):
+    values = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+    write_numbers(tmp_path / "a", values, rows=3, attributes={"said": [1, "x"]})
+    stored = _read(tmp_path / "a")
+    assert stored.dtype == values.dtype
+    assert stored.shape == values.shape
+    assert dict(stored.attrs) == {"said": [1, "x"]}
+    np.testing.assert_array_equal(stored[...], values)
+
+
+def test_an_array_without_rows_has_no_chunks(tmp_path):
+    write_numbers(tmp_path / "a", np.zeros((0, 2)), rows=4)
+    assert _read(tmp_path / "a")[:].shape == (0, 2)
+    write_texts(tmp_path / "b", np.zeros(0, "T"), rows=4)
+    assert _read(tmp_path / "b")[:].shape == (0,)
+
+
+def test_what_was_there_is_replaced(tmp_path):
+    write_numbers(tmp_path / "a", np.arange(50), rows=5)
+    write_numbers(tmp_path / "a", np.arange(3.0), rows=5)
+    np.testing.assert_array_equal(_read(tmp_path / "a")[:], [0, 1, 2])
+    assert len(list((tmp_path / "a/c").iterdir())) == 1
+
+
+@given(st.lists(st.text(max_size=12).filter(lambda t: "\0" not in t), max_size=9))
+def test_texts_are_encoded_as_the_library_does(texts):
+    ours = encode_texts(np.array(texts, np.dtypes.StringDType()), len(texts))
+    assert ours == bytes(VLenUTF8().encode(np.array(texts, object)))
+
+
+@pytest.mark.parametrize("texts", [["mz_0"], ["a", "", "größer", "x" * 300, "日本"], ["", ""]])
+def test_zarr_reads_back_the_texts(tmp_path, texts):
+    write_texts(tmp_path / "a", np.array(texts, "T"), rows=2, attributes={"kind": "words"})
+    stored = _read(tmp_path / "a")
+    assert list(stored[:]) == texts
+    assert dict(stored.attrs) == {"kind": "words"}
+
+
+def test_a_single_text_has_no_dimension(tmp_path):
+    write_texts(tmp_path / "a", np.array("a word", "T"))
+    stored = _read(tmp_path / "a")
+    assert stored.shape == ()
+    assert stored[()] == "a word"
