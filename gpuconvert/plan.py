@@ -42,7 +42,7 @@ SLOTS = 2
 """Buffers of the ring per worker: one is read while the other is resampled."""
 SLOT_BYTES = 8 * MIB
 """Preferred size of a buffer; a larger spectrum gets a larger one."""
-PART_NONZEROS = 2 * MIB
+PART_NONZEROS = 3 * 2**19
 """Preferred non-zeros of a part in a small data set."""
 MOST_PARTS = 256
 """Large data sets get larger parts before they get more, memory permitting."""

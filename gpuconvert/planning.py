@@ -32,7 +32,7 @@ from gpuconvert.resampling import Method, ResampleOptions, adaptive_method, most
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import Acquisition, RaggedSpectra, concatenate, decode
 
-SAMPLE_SPECTRA = 400
+SAMPLE_SPECTRA = 256
 SAMPLE_POINTS = 1_000_000
 """A sample holds at most this many spectra, and not many more points."""
 

@@ -29,7 +29,7 @@ def command(*words, **options):
 def call(capsys, *words):
     """Run the program in this process; return exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as ended:
-        cli.main([str(word) for word in words])
+        cli.call([str(word) for word in words])
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
 
@@ -193,7 +193,7 @@ MANY_PARTS = """
 import sys
 from gpuconvert import plan, cli
 plan.PART_NONZEROS, plan.MOST_PARTS = 4000, 10**9
-cli.main(sys.argv[1:])
+cli.main()
 """
 
 

@@ -159,7 +159,7 @@ WARNED = {
 
 def _call(capsys, *words):
     with pytest.raises(SystemExit) as ended:
-        cli.main([str(word) for word in words])
+        cli.call([str(word) for word in words])
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
 

@@ -147,7 +147,7 @@ def test_the_projection_stays_within_the_budget():
     for budget in (800 * MIB, 1500 * MIB, 4096 * MIB):
         layout, projection = fit_layout(_demand(), workers=2, budget=budget)
         assert projection.memory <= budget
-        assert layout.unit_nonzeros % (2**18 * 16) == 0
+        assert layout.unit_nonzeros % _demand().shard == 0
         assert layout.part_nonzeros >= 500
 
 
