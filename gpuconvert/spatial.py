@@ -19,6 +19,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.errors import ZarrUserWarning
+from zarr.storage import LocalStore
 
 from gpuconvert.coordinate_systems import shape_transformations, tic_metadata
 from gpuconvert.descriptions import (
@@ -269,7 +270,8 @@ def _consolidate(folder: Path) -> None:
         # Zarr 3 warns that consolidation is no part of its specification, and that
         # shapes.parquet is no Zarr node. SpatialData uses both on purpose.
         warnings.filterwarnings("ignore", category=ZarrUserWarning)
-        zarr.consolidate_metadata(str(folder), zarr_format=3)
+        # A path as text is read as a URL, in which a newline, say, is nothing.
+        zarr.consolidate_metadata(LocalStore(folder), zarr_format=3)
 
 
 def _open_finished(path: Path) -> zarr.Group:

@@ -51,7 +51,7 @@ class Store:
         if metadata.get("node_type") != "group" or not (path / "tables").is_dir():
             raise StoreError(f"{path} is not a SpatialData store with tables")
         self.metadata = metadata
-        self._root = zarr.open_group(str(path), mode="r", zarr_format=3, use_consolidated=False)
+        self._root = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
 
     @property
     def n_bytes(self) -> int:

@@ -294,3 +294,5 @@ def test_a_name_with_spaces_and_a_newline_is_only_a_name(tmp_path, capsys):
     )
     code, _, err = call(capsys, "run", source, folder / "o.zarr")
     assert code == 0, err
+    code, out, err = call(capsys, "verify", folder / "o.zarr", source)
+    assert code == 0, out + err
