@@ -51,7 +51,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),
         "memory": memory,
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "commit": _git("rev-parse", "HEAD"),

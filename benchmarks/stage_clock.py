@@ -13,7 +13,6 @@ from __future__ import annotations
 import builtins
 import importlib
 import json
-import runpy
 import sys
 import threading
 import time
@@ -161,9 +160,10 @@ def _watched_run(report: str, words: list[str]) -> None:
         _watch_kernels(clock)
         _watch_compressor(clock)
         _watch_stages(clock)
-    sys.argv = ["gpuconvert", *words]
+    # What `gpuconvert.cli.main` does, but for ending the process.
+    importlib.import_module("gpuconvert.allocator").keep_freed_memory()
     with suppress(SystemExit):
-        runpy.run_module("gpuconvert", run_name="__main__")
+        importlib.import_module("gpuconvert.cli").call(words)
     seconds = clock.seconds()
     Path(report).write_text(json.dumps(seconds))
 

@@ -2,7 +2,8 @@
 
 By default the C library gives every block above some size back to the system when it
 is freed, and each new one costs a page fault for every 4 KiB. A conversion makes and
-frees blocks of megabytes all the time: keeping them halves its system time.
+frees blocks of megabytes all the time: one of 80 million values had 489,000 page faults,
+and has 43,000 when freed blocks are kept.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def keep_freed_memory() -> bool:
 def keep_what_is_loaded() -> None:
     """Never again look for cyclic garbage among what was loaded so far.
 
-    Modules stay until the end; looking through them took a twentieth of the time of a
-    small run. What a run makes is collected as ever: its cycles may hold large arrays.
+    Modules stay until the end; looking for garbage took a twentieth of the CPU time of a
+    run of three seconds. What a run makes is collected as ever: its cycles may hold large arrays.
     """
     gc.freeze()
