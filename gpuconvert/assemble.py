@@ -9,9 +9,10 @@ Units are independent; workers make them, and they are summed up in order.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def _csc_units(
                 )  # fmt: skip
         return unit
 
-    return [lambda number=number: make(number) for number in range(len(bounds))]  # type: ignore[misc]
+    return [partial(make, number) for number in range(len(bounds))]
 
 
 def _csr_units(
@@ -188,11 +189,19 @@ def _csr_units(
                 unit.data[here] = part.read("data", low - begin, high - begin)
         return unit
 
-    return [lambda start=start: make(start) for start in range(0, total, size)]  # type: ignore[misc]
+    return [partial(make, start) for start in range(0, total, size)]
+
+
+def _make_and_write(call: Callable[[], _Unit], matrix: _Matrix, monitor: Monitor) -> _Unit:
+    with monitor.timed("assemble"):
+        unit = call()
+    with monitor.timed("write X"):
+        matrix.write(unit)
+    return unit
 
 
 def _in_order(
-    calls: list[Callable[[], _Unit]], executor: Executor, workers: int, monitor: Monitor
+    calls: Sequence[Callable[[], _Unit]], executor: Executor, workers: int, monitor: Monitor
 ) -> Iterator[_Unit]:
     """Yield the results in order, with at most `workers` of them under way or waiting."""
     pending: deque[Future[_Unit]] = deque()
@@ -257,19 +266,8 @@ def assemble_plane(
     calls = (_csc_units if csc else _csr_units)(plan, parts, indptr)
     try:
         matrix = _Matrix(plan, table, (plane.last - plane.first, plan.axis.n_bins), int(indptr[-1]))
-
-        def finish(call: Callable[[], _Unit]) -> Callable[[], _Unit]:
-            def run() -> _Unit:
-                with monitor.timed("assemble"):
-                    unit = call()
-                with monitor.timed("write X"):
-                    matrix.write(unit)
-                return unit
-
-            return run
-
-        workers = plan.layout.workers
-        for unit in _in_order([finish(call) for call in calls], executor, workers, monitor):
+        steps = [partial(_make_and_write, call, matrix, monitor) for call in calls]
+        for unit in _in_order(steps, executor, plan.layout.workers, monitor):
             if csc:
                 add_by_range(indptr, unit.start, unit.data, sums)
             else:
@@ -278,7 +276,9 @@ def assemble_plane(
         matrix.write_indptr(indptr)
     except OSError as error:
         raise OutputError(
-            error.errno, f"the store cannot be written to {store}: {error.strerror}"
+            error.errno,
+            f"the store cannot be written to {store}: {error.strerror}; make room and run the "
+            "same command again",
         ) from error
     stored, source, outside = _read_tics(parts)
     return PlaneResult(

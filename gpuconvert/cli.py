@@ -78,9 +78,7 @@ def _stoppable() -> Iterator[stages.Monitor]:
     """Turn SIGINT and SIGTERM into a wish to stop; a second SIGINT ends at once."""
     with console.listening() as listener:
         monitor = stages.Monitor(listener)
-        # All that a run needs, loaded now.
-        importlib.import_module("gpuconvert.readers.imzml")
-        _ = conversion.run
+        _ = conversion.run  # loaded now, to be among what is kept
         keep_what_is_loaded()
 
         def ask(_number: int, _frame: FrameType | None) -> None:

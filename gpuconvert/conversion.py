@@ -19,7 +19,7 @@ from typing import Any
 from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
 from gpuconvert.decision import AxisDecision
-from gpuconvert.errors import GpuconvertError, PlanError, SourceError, Stopped
+from gpuconvert.errors import GpuconvertError, OutputError, PlanError, SourceError, Stopped
 from gpuconvert.executors import make_executor
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
@@ -124,7 +124,7 @@ def _prepare(
     with monitor.timed("plan"):
         plan, sample = _reuse(space, reader, settings, backend), None
         if plan is None:
-            plan, _, sample = make_plan(reader, space.output, settings, backend)
+            plan, sample = make_plan(reader, space.output, settings, backend)
             shutil.rmtree(space.parts, ignore_errors=True)
         space.parts.mkdir(parents=True, exist_ok=True)
         sweep(space.parts)
@@ -152,6 +152,13 @@ def _held(space: Workspace) -> Iterator[None]:
             if isinstance(error, SourceError) or not space.plan.is_file():
                 discard(space)
             raise
+        except OSError as error:
+            raise OutputError(
+                error.errno,
+                f"the work on {space.output} broke off ({error.filename or 'file'}: "
+                f"{error.strerror}); mend that and run the same command again, finished "
+                "partitions are kept",
+            ) from error
 
 
 def _convert_all(job: Job, executor: Executor | None) -> int:

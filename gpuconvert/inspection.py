@@ -18,12 +18,13 @@ from gpuconvert.planning import (
     decide_axis,
     project,
     resample_options,
+    sample_batch,
     sample_extent,
     take_sample,
 )
 from gpuconvert.readers import Reader, open_reader
 from gpuconvert.settings import Settings
-from gpuconvert.spectra import Acquisition, find_faults, from_ragged, repair
+from gpuconvert.spectra import Acquisition
 
 WRITE_SECONDS_PER_NONZERO = 3e-8
 """Sorting, storing, assembling and compressing one value on one core, for the estimate."""
@@ -111,9 +112,8 @@ def _estimate(
         return 0.0, 0
     said = acquisition.representation
     options = resample_options(settings, decision)[said or decision.representation]
-    batch = from_ragged(sample.spectra, np.arange(len(sample.rows)), said)
-    if find_faults(sample.spectra).any():
-        batch, _ = repair(batch)
+    batch = sample_batch(sample, said)
+    # Once unmeasured: the first call may load or compile kernels.
     backend.resample(batch, decision.axis, options)
     begun = time.perf_counter()
     block = backend.resample(batch, decision.axis, options)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,8 +85,6 @@ LAWS: dict[str, Law] = {
 
 TIMS_TOF_TERMS = (0.0877, 8.74e-4)
 """A (mDa^2/Da) and B (1e-6) of the two-term law of a timsTOF, from Thyra's documentation."""
-
-Kind = Literal["law", "source", "file"]
 
 
 @dataclass(frozen=True)

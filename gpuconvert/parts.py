@@ -26,11 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import OutputError, PlanError
-
-ZARR_NAMES = {
-    "u2": "uint16", "i4": "int32", "i8": "int64", "f4": "float32", "f8": "float64",
-}  # fmt: skip
-"""What Zarr calls the dtypes of a part."""
+from gpuconvert.plain_zarr import array_metadata, number_codec
 
 CHUNK = "c.0"
 """File of the one chunk of an array; a dot instead of a folder is one inode less to make."""
@@ -65,28 +61,11 @@ def _name(index: int) -> str:
     return f"{index:05d}"
 
 
-def _array_metadata(values: NDArray[Any]) -> dict[str, Any]:
-    """Return the ``zarr.json`` of a one-dimensional array in one uncompressed chunk."""
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": [len(values)],
-        "data_type": ZARR_NAMES[values.dtype.str[1:]],
-        "chunk_grid": {
-            "name": "regular",
-            "configuration": {"chunk_shape": [max(1, len(values))]},
-        },
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": 0.0 if values.dtype.kind == "f" else 0,
-        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
-        "attributes": {},
-        "storage_transformers": [],
-    }
-
-
 def _write_array(folder: Path, values: NDArray[Any]) -> None:
     folder.mkdir(parents=True)
-    (folder / "zarr.json").write_text(json.dumps(_array_metadata(values)))
+    rows = max(1, len(values))
+    metadata = array_metadata(values, rows, [number_codec(values)], separator=".")
+    (folder / "zarr.json").write_text(json.dumps(metadata))
     if len(values):
         little = values.astype(values.dtype.newbyteorder("<"), copy=False)
         with (folder / CHUNK).open("wb", buffering=0) as file:
@@ -116,7 +95,9 @@ def write_part(
         _rename(draft, final)
     except OSError as error:
         raise OutputError(
-            error.errno, f"part {summary.index} cannot be written to {folder}: {error.strerror}"
+            error.errno,
+            f"part {summary.index} cannot be written to {folder}: {error.strerror}; make room or "
+            "name another --temp-dir, and run the same command again",
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -156,10 +137,6 @@ class Part:
         self.summary = summary
         self._folder = folder / _name(index)
         self._arrays: dict[str, tuple[np.dtype[Any], int]] = {}
-
-    def length(self, name: str) -> int:
-        """Return the number of entries of an array."""
-        return self._describe(name)[1]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return entries [start, stop) of an array; all of it by default."""

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,33 @@ ZSTD = Zstd(level=0)
 FIRST_OF_SEVERAL_BYTES = 128
 """From this character on, UTF-8 takes more than one byte."""
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 _CODEC = {"name": "zstd", "configuration": {"level": 0, "checksum": False}}
 
 
-def _metadata(
-    values: NDArray[Any], rows: int, data_type: str, codecs: list[dict[str, Any]], fill: object,
-    attributes: Mapping[str, Any], separator: str,
+def number_codec(values: NDArray[Any]) -> dict[str, Any]:
+    """Return the codec that stores numbers as their bytes, little-endian."""
+    one_byte = values.itemsize == 1
+    return {"name": "bytes"} | ({} if one_byte else {"configuration": {"endian": "little"}})
+
+
+def array_metadata(
+    values: NDArray[Any], rows: int, codecs: list[dict[str, Any]], *,
+    attributes: Mapping[str, Any] = NOTHING, separator: str = "/",
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the ``zarr.json`` of an array in chunks of `rows` rows."""
+    """Return the ``zarr.json`` of an array in chunks of `rows` rows.
+
+    separator : between the numbers of a chunk in its key; "/" makes them folders
+    """
+    text = values.dtype.kind == "T"
+    fill = "" if text else {"f": 0.0, "b": False}.get(values.dtype.kind, 0)
     chunk = [rows, *values.shape[1:]] if values.ndim else []
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(values.shape),
-        "data_type": data_type,
+        "data_type": "string" if text else values.dtype.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": separator}},
         "fill_value": fill,
@@ -64,7 +78,7 @@ def _begin(folder: Path, metadata: dict[str, Any]) -> None:
 
 
 def write_numbers(
-    folder: Path, values: NDArray[Any], *, rows: int = 1, attributes: Mapping[str, Any] = {}
+    folder: Path, values: NDArray[Any], *, rows: int = 1, attributes: Mapping[str, Any] = NOTHING
 ) -> None:  # fmt: skip
     """Write an array of numbers at `folder`, replacing what is there.
 
@@ -80,10 +94,8 @@ def write_numbers(
         Of the array, plain JSON values.
     """
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    configuration = {"configuration": {"endian": "little"}} if values.itemsize > 1 else {}
-    fill: object = {"f": 0.0, "b": False}.get(values.dtype.kind, 0)
-    codecs = [{"name": "bytes", **configuration}, _CODEC]
-    _begin(folder, _metadata(values, rows, values.dtype.name, codecs, fill, attributes, "/"))
+    codecs = [number_codec(values), _CODEC]
+    _begin(folder, array_metadata(values, rows, codecs, attributes=attributes))
     for key, chunk in _chunks(little, rows):
         if chunk.ndim and len(chunk) < rows:
             # A chunk is stored whole, whatever of it lies inside the array.
@@ -93,11 +105,11 @@ def write_numbers(
 
 
 def write_texts(
-    folder: Path, values: NDArray[Any], *, rows: int = 1, attributes: Mapping[str, Any] = {}
+    folder: Path, values: NDArray[Any], *, rows: int = 1, attributes: Mapping[str, Any] = NOTHING
 ) -> None:  # fmt: skip
     """Write an array of strings at `folder`, of no or one dimension; else as `write_numbers`."""
     codecs: list[dict[str, Any]] = [{"name": "vlen-utf8", "configuration": {}}, _CODEC]
-    _begin(folder, _metadata(values, rows, "string", codecs, "", attributes, "/"))
+    _begin(folder, array_metadata(values, rows, codecs, attributes=attributes))
     for key, chunk in _chunks(values, rows):
         _write_chunk(folder / key, encode_texts(np.atleast_1d(chunk), max(rows, 1)))
 

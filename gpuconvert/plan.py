@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ class Plan:
     projection: Projection
     merge: bool
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the numbers, lower-case hex."""
         return fingerprint(

@@ -26,11 +26,21 @@ from gpuconvert.plan import (
     Projection,
     cut_partitions,
     fit_layout,
-)  # fmt: skip
+)
 from gpuconvert.readers import Reader, cut_batches
 from gpuconvert.resampling import Method, ResampleOptions, adaptive_method, most_nonzeros
 from gpuconvert.settings import Settings
-from gpuconvert.spectra import Acquisition, RaggedSpectra, concatenate, decode
+from gpuconvert.spectra import (
+    Acquisition,
+    RaggedSpectra,
+    RawBatch,
+    Representation,
+    concatenate,
+    decode,
+    find_faults,
+    from_ragged,
+    repair,
+)
 
 SAMPLE_SPECTRA = 256
 SAMPLE_POINTS = 1_000_000
@@ -60,6 +70,12 @@ def take_sample(reader: Reader) -> Sample:
     buffer = np.empty(max(needed, 1), np.uint8)
     parts = [decode(reader.read(int(row), int(row) + 1, buffer)) for row in rows]
     return Sample(rows.astype(np.int64), concatenate(parts))
+
+
+def sample_batch(sample: Sample, representation: Representation | None) -> RawBatch:
+    """Return the sample as a batch without faults, whatever they may be in the source."""
+    batch = from_ragged(sample.spectra, np.arange(len(sample.rows)), representation)
+    return repair(batch)[0] if find_faults(sample.spectra).any() else batch
 
 
 def distinct_mz(reader: Reader, most: int) -> NDArray[np.float64]:
@@ -216,8 +232,8 @@ def project(
 
 def make_plan(
     reader: Reader, output: Path, settings: Settings, backend: Backend
-) -> tuple[Plan, AxisDecision, Sample]:
-    """Return the plan that converts an open source, and what it was decided from."""
+) -> tuple[Plan, Sample]:
+    """Return the plan that converts an open source, and the sample it was decided from."""
     acquisition = reader.acquisition
     sample = take_sample(reader)
     decision = decide_axis(reader, sample, settings, reader.mz_extent())
@@ -239,4 +255,4 @@ def make_plan(
         projection=projection,
         merge=merge,
     )
-    return plan, decision, sample
+    return plan, sample

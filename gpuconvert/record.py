@@ -9,10 +9,10 @@ import numpy as np
 
 from gpuconvert.assemble import PlaneResult
 from gpuconvert.job import Job
-from gpuconvert.planning import Sample, take_sample
+from gpuconvert.planning import Sample, sample_batch, take_sample
 from gpuconvert.provenance import canonical_json, now_utc, software
 from gpuconvert.quality import PeakFigures, Quality, measure, peak_figures
-from gpuconvert.spectra import decode, find_faults, from_ragged, repair
+from gpuconvert.spectra import decode
 
 LOCAL = ("workers", "memory", "temp_dir", "ibd", "backend")
 """Settings that say where and how the work was done; not part of a store's parameters."""
@@ -20,15 +20,11 @@ LOCAL = ("workers", "memory", "temp_dir", "ibd", "backend")
 
 def _peaks(job: Job, sample: Sample) -> PeakFigures:
     """Return what became of the peaks of the sample, resampled once more."""
-    spectra = sample.spectra
     said = job.reader.acquisition.representation
-    batch = from_ragged(spectra, np.arange(len(sample.rows)), said)
-    if find_faults(spectra).any():
-        batch, _ = repair(batch)
-        spectra = decode(batch)
+    batch = sample_batch(sample, said)
     block = job.backend.resample(batch, job.plan.axis, job.plan.options_for(said))
     return peak_figures(
-        spectra, block.indptr, block.indices, block.data, centres=job.plan.axis.centres,
+        decode(batch), block.indptr, block.indices, block.data, centres=job.plan.axis.centres,
         edges=job.plan.axis.edges, profile=(said or job.plan.representation) == "profile",
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from gpuconvert.errors import SettingsError
@@ -35,8 +35,7 @@ CONVERSION = (
     "axis", "bins", "bin_width", "bin_ppm", "mz_range", "max_bins", "method", "quantity",
     "threshold", "gap", "repair", "duplicates", "spectrum_type", "layout", "pixel_size",
 )  # fmt: skip
-STORAGE = ("id", "compression", "compression_level", "chunk_size")
-"""Names of the settings that decide the numbers, and of those that decide how they are stored."""
+"""Names of the settings that decide the numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +126,6 @@ class Settings:
             if name in known
         }
         return cls(**kept)
-
-    def with_(self, **changes: Any) -> Settings:  # noqa: ANN401 - any field
-        """Return a copy with some settings changed, checked again."""
-        return replace(self, **changes)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from gpuconvert.errors import SourceError
-from gpuconvert.readers.imzml_scan import CENTROID, PROFILE, lookup_place, rename_bits
+from gpuconvert.readers.imzml_scan import lookup_place, rename_bits
 from gpuconvert.readers.imzml_terms import LOOKUP, accession_code, parse_integer
 from gpuconvert.spectra import Instrument
 
@@ -236,9 +236,3 @@ def read_metadata(
         "samples": texts("sample", "id", "name"),
         "run": texts("run", "id", "startTimeStamp"),
     }
-
-
-def said_representation(bits: int) -> int:
-    """Return PROFILE or CENTROID where `bits` say exactly one of them, else 0."""
-    said = bits & (PROFILE | CENTROID)
-    return said if said in (PROFILE, CENTROID) else 0

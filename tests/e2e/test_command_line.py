@@ -232,6 +232,12 @@ def test_a_signal_leaves_a_state_from_which_the_same_command_continues(
     assert "from an earlier run" in out
 
 
+def test_memory_stays_below_what_was_projected_and_that_below_the_budget(tmp_path, slow_source):
+    words = ("run", slow_source, tmp_path / "o.zarr", "--memory", "700MiB", "--json")
+    value = json.loads(command(*words).stdout)
+    assert 0 < value["peak_memory"] <= value["projected_memory"] <= 700 * 2**20
+
+
 def test_a_killed_run_started_again_gives_the_same_bytes(tmp_path, slow_source):
     whole = start("run", slow_source, tmp_path / "whole.zarr")
     whole.communicate(timeout=120)

@@ -1,5 +1,6 @@
 """Whole runs in this process: what comes out, whatever the way it was made."""
 
+import errno
 import json
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -375,10 +376,18 @@ def test_the_source_axis_of_a_processed_file_is_the_union_of_its_mz(tmp_path):
         gpuconvert.convert(source, tmp_path / "p.zarr", axis="source", max_bins=100)
 
 
-def test_the_projection_bounds_what_was_used(tmp_path):
-    summary = gpuconvert.convert(write_profile(tmp_path), tmp_path / "o.zarr")
-    assert summary.projected_memory > 0
-    assert summary.to_json()["quality"]["peaks_kept"] == summary.quality.peaks_kept
+def test_a_disk_that_is_full_is_told_in_words_and_the_parts_are_kept(tmp_path, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device", "zarr.json")
+
+    source = write_profile(tmp_path)
+    monkeypatch.setattr(conversion, "finish_store", full)
+    words = r"o.zarr broke off \(zarr.json: No space left on device\); mend that and run the same"
+    with pytest.raises(OutputError, match=words):
+        gpuconvert.convert(source, tmp_path / "o.zarr")
+    assert not (tmp_path / "o.zarr").exists()
+    monkeypatch.undo()
+    assert gpuconvert.convert(source, tmp_path / "o.zarr").parts_reused == 1
 
 
 def test_too_little_memory_is_refused_before_anything_is_written(tmp_path):
