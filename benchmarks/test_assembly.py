@@ -53,15 +53,15 @@ def test_assembly(benchmark, planned, tmp_path, measured):
     number = itertools.count()
 
     def assemble():
-        store = tmp_path / str(next(number))
+        table = tmp_path / str(next(number))
         with make_executor(1) as executor:
-            return assemble_plane(plan, 0, parts, store, executor, Monitor())
+            return assemble_plane(plan, 0, parts, table, executor, Monitor())
 
     benchmark.extra_info.update(
         engine="gpuconvert", part="assembly", n_values=case.n_pixels * case.points
     )
     result = benchmark.pedantic(assemble, rounds=5 if measured else 1, warmup_rounds=1)
-    matrix = zarr.open_group(tmp_path / "0" / "tables" / "msi_z0" / "X", mode="r")
+    matrix = zarr.open_group(tmp_path / "0" / "X", mode="r")
     np.testing.assert_allclose(
         np.sum(matrix["data"][...], dtype=np.float64), result.stored_tic.sum(), rtol=1e-6
     )

@@ -231,7 +231,7 @@ def _row_indptr(parts: list[Part]) -> NDArray[np.int64]:
 
 
 def assemble_plane(
-    plan: Plan, number: int, parts_folder: Path, store: Path, executor: Executor, monitor: Monitor
+    plan: Plan, number: int, parts_folder: Path, table: Path, executor: Executor, monitor: Monitor
 ) -> PlaneResult:
     """Write X of one z plane from its finished parts.
 
@@ -241,8 +241,8 @@ def assemble_plane(
         Whose parts these are.
     number
         Which of ``plan.planes``.
-    parts_folder, store
-        Where the parts are, and the folder of the store being made.
+    parts_folder, table
+        Where the parts are, and the folder of the table whose X is made.
     executor
         Runs the units.
     monitor
@@ -261,7 +261,6 @@ def assemble_plane(
     csc = plan.settings.layout == "csc"
     with monitor.timed("count"):
         indptr = _count_bins(parts, plan.axis.n_bins) if csc else _row_indptr(parts)
-    table = store / "tables" / f"{plan.settings.id}_z{plane.z}"
     sums = np.zeros(plan.axis.n_bins)
     calls = (_csc_units if csc else _csr_units)(plan, parts, indptr)
     try:
@@ -277,7 +276,7 @@ def assemble_plane(
     except OSError as error:
         raise OutputError(
             error.errno,
-            f"the store cannot be written to {store}: {error.strerror}; make room and run the "
+            f"the store cannot be written to {table}: {error.strerror}; make room and run the "
             "same command again",
         ) from error
     stored, source, outside = _read_tics(parts)

@@ -33,7 +33,7 @@ from gpuconvert.quality import Quality
 from gpuconvert.readers import Reader, open_reader
 from gpuconvert.record import describe, judge
 from gpuconvert.settings import Settings
-from gpuconvert.spatial import PlaneFacts, finish_store
+from gpuconvert.spatial import PlaneFacts, element_names, finish_store
 from gpuconvert.spatial import read_summary as read_store
 from gpuconvert.stages import Monitor
 from gpuconvert.workspace import Workspace, check_target, commit, discard, locked, workspace_for
@@ -217,8 +217,15 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
     job.monitor.begin("assemble", 8 * sum(part.n_nonzeros for part in found if part))
     with make_executor(job.plan.layout.workers) as executor:
         return [
-            assemble_plane(job.plan, number, job.space.parts, store, executor, job.monitor)
-            for number in range(len(job.plan.planes))
+            assemble_plane(
+                job.plan,
+                number,
+                job.space.parts,
+                store / "tables" / element_names(job.plan.settings.id, plane.z).table,
+                executor,
+                job.monitor,
+            )
+            for number, plane in enumerate(job.plan.planes)
         ]
 
 

@@ -27,6 +27,9 @@ LARGEST_RATIO = 1040
 
 _SIZES = (1, 2, 4, 8)
 
+UUID_BYTES = 16
+"""An .ibd begins with the identifier of the acquisition, in bytes."""
+
 
 @dataclass
 class Findings:
@@ -352,7 +355,9 @@ class Checker:
         self.findings.contradict(text)
 
     def _check_rest(self) -> None:
-        last = max(int((a.offset + a.stored).max()) for a in (self.mz, self.intensity))
+        # A file of empty spectra holds its identifier and nothing else.
+        ends = [int((a.offset + a.stored).max()) for a in (self.mz, self.intensity)]
+        last = max(UUID_BYTES, *ends)
         if last < self.ibd_size and not (self.flags & scan.FLAG_OTHER_ARRAY).any():
             self.findings.contradict(
                 f"{self.ibd} has {self.ibd_size - last} bytes after the last array"

@@ -390,6 +390,16 @@ def test_a_disk_that_is_full_is_told_in_words_and_the_parts_are_kept(tmp_path, m
     assert gpuconvert.convert(source, tmp_path / "o.zarr").parts_reused == 1
 
 
+def test_spectra_without_points_are_pixels_all_the_same(tmp_path):
+    source = write_imzml(
+        tmp_path, [(1, 1, [], []), (2, 1, [], [])], representation="profile", pixel_size=1.0
+    )
+    summary = gpuconvert.convert(source, tmp_path / "o.zarr")
+    assert (summary.n_pixels, summary.n_nonzeros) == (2, 0)
+    assert not [line for line in summary.warnings if "bytes after" in line]
+    assert gpuconvert.verify(tmp_path / "o.zarr", source).ok
+
+
 def test_too_little_memory_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(SettingsError, match="--memory 50 MiB is too little"):
         gpuconvert.convert(write_profile(tmp_path), tmp_path / "o.zarr", memory="50MiB")
