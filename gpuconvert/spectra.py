@@ -110,6 +110,7 @@ class Acquisition:
     mz_range : (low, high) in Th as declared by the header, or None
     warnings : sentences for the user, in the order found
     metadata : further header content as plain JSON values
+    imaging : whether the spectra have pixels; where not, they are strung along x
     """
 
     path: str
@@ -133,6 +134,7 @@ class Acquisition:
     mz_range: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    imaging: bool = True
 
     @property
     def n_spectra(self) -> int:

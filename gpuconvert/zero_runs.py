@@ -11,6 +11,7 @@ same batches point by point, compiled.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def fit_models(indptr: Ints, mz: Floats, intensity: NDArray[Any]) -> Floats:
         (n_points,) counts, of the whole profile, zeros included.
     """
     models = np.full((len(indptr) - 1, 3), np.nan)
-    for spectrum, (first, last) in enumerate(zip(indptr[:-1], indptr[1:], strict=True)):
+    for spectrum, (first, last) in enumerate(pairwise(indptr)):
         own = mz[first:last]
         usable = _usable_gaps(own)
         if usable.any():

@@ -53,6 +53,7 @@ class Reader(Protocol):
 FORMATS: dict[str, str] = {
     ".imzml": "gpuconvert.readers.imzml:ImzmlReader",
     ".imzml.gz": "gpuconvert.readers.imzml:ImzmlReader",
+    ".mzpeak": "gpuconvert.readers.mzpeak:MzPeakReader",
 }
 """Reader class by lower-case suffix, longest first; loaded when first needed."""
 
@@ -84,6 +85,15 @@ def open_reader(path: str | Path, settings: Settings) -> Reader:
     reader: Any = getattr(importlib.import_module(module), name)
     opened: Reader = reader(source, settings)
     return opened
+
+
+def require_pixels(acquisition: Acquisition) -> None:
+    """Raise SourceError where the spectra of a source have no pixels."""
+    if not acquisition.imaging:
+        raise SourceError(
+            f"{acquisition.path} is no imaging data: none of its {acquisition.n_spectra} spectra "
+            "has a position; 'gpuconvert inspect' shows what is in it"
+        )
 
 
 def cut_batches(

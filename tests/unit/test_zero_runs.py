@@ -175,8 +175,8 @@ def test_models_predict_what_least_squares_does(way, low):
 
 
 def test_both_ways_predict_the_same():
-    pieces = [quadratic_profile(seed, n, low) for seed, n, low in
-              [(1, 300, 100.0), (2, 5, 400.0), (3, 2, 400.0), (4, 1, 10.0), (5, 0, 1.0), (6, 40, 2000.0)]]  # fmt: skip
+    sizes = [(300, 100.0), (5, 400.0), (2, 400.0), (1, 10.0), (0, 1.0), (40, 2000.0)]
+    pieces = [quadratic_profile(seed, n, low) for seed, (n, low) in enumerate(sizes)]
     indptr = np.cumsum([0, *(len(mz) for mz, _ in pieces)])
     mz, intensity = (np.concatenate([piece[k] for piece in pieces]) for k in (0, 1))
     first, second = (way.fit_models(indptr, mz, intensity) for way in (zero_runs, zero_walk))
