@@ -9,9 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpuconvert import conversion, inspection
+from gpuconvert import conversion, exporting, inspection
 from gpuconvert.conversion import Summary
 from gpuconvert.errors import SettingsError
+from gpuconvert.exporting import Export
 from gpuconvert.inspection import Inspection
 from gpuconvert.settings import (
     Settings,
@@ -93,6 +94,36 @@ def convert(
     return conversion.run(
         Path(source), Path(output), settings_from(options), overwrite=overwrite,
         executor=executor, monitor=Monitor(listener),
+    )  # fmt: skip
+
+
+def export(
+    source: AnyPath, output: AnyPath, *, overwrite: bool = False,
+    listener: Listener | None = None, **options: Any,  # noqa: ANN401
+) -> Export:  # fmt: skip
+    """Write the spectra of `source` into one mzPeak archive at `output`.
+
+    Parameters
+    ----------
+    source, output, overwrite, listener
+        As for `convert`.
+    **options
+        Any field of `gpuconvert.settings.Settings`: ``mzpeak_layout="chunk"``,
+        ``lossless=True``, ...
+
+    Returns
+    -------
+    Export
+        What was done.
+
+    Raises
+    ------
+    GpuconvertError
+        One of the classes in `gpuconvert.errors`.
+    """
+    return exporting.run(
+        Path(source), Path(output), settings_from(options), overwrite=overwrite,
+        monitor=Monitor(listener),
     )  # fmt: skip
 
 

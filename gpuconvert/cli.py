@@ -20,13 +20,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpuconvert.allocator import keep_freed_memory, keep_what_is_loaded
-from gpuconvert.errors import GpuconvertError, OutputError, Stopped, StoreError
+from gpuconvert.errors import (
+    GpuconvertError,
+    OutputError,
+    SettingsError,
+    Stopped,
+    StoreError,
+)
 from gpuconvert.options import takes_settings
-from gpuconvert.settings import Settings
+from gpuconvert.settings import Settings, wants_mzpeak
 from gpuconvert.version import __version__
 
 if TYPE_CHECKING:
-    from gpuconvert import console, conversion, demo, devices, inspection, report, stages
+    from gpuconvert import (
+        console,
+        conversion,
+        demo,
+        devices,
+        exporting,
+        inspection,
+        report,
+        stages,
+    )
     from gpuconvert import verification as verifying
 else:
 
@@ -45,6 +60,7 @@ else:
     conversion = _when_used("gpuconvert.conversion")
     demo = _when_used("gpuconvert.demo")
     devices = _when_used("gpuconvert.devices")
+    exporting = _when_used("gpuconvert.exporting")
     inspection = _when_used("gpuconvert.inspection")
     report = _when_used("gpuconvert.report")
     stages = _when_used("gpuconvert.stages")
@@ -119,13 +135,35 @@ def run(
     source: Input, output: Output, settings: Settings, *, overwrite: Overwrite = False,
     quality_report: Report = None, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Convert INPUT into a store at OUTPUT; continues by itself where it was stopped."""
+    """Convert INPUT into a store at OUTPUT; continues by itself where it was stopped.
+
+    Where OUTPUT ends in .mzpeak, or with --to mzpeak, the spectra are written as mzPeak
+    instead; that starts anew where it was stopped.
+    """
+    if wants_mzpeak(output, settings):
+        _export(source, output, settings, overwrite, quality_report, as_json=as_json)
+        return
     if quality_report is not None:
         report.check_report_path(quality_report)
     with _stoppable() as monitor:
         summary = conversion.run(source, output, settings, overwrite=overwrite, monitor=monitor)
     _write_quality(quality_report, summary)
     _show(summary, as_json=as_json)
+
+
+def _export(
+    source: Path, output: Path, settings: Settings, overwrite: bool,  # noqa: FBT001
+    quality_report: Path | None, *, as_json: bool,
+) -> None:  # fmt: skip
+    if quality_report is not None:
+        raise SettingsError("--quality-report is of a store, an mzPeak has none; leave it out")
+    with _stoppable() as monitor:
+        done = exporting.run(source, output, settings, overwrite=overwrite, monitor=monitor)
+    if as_json:
+        _print_json(done.to_json())
+        return
+    console.warn(done.warnings)
+    console.say(console.export_lines(done))
 
 
 @app.command()

@@ -25,6 +25,7 @@ from gpuconvert.stages import Listener, Step
 
 if TYPE_CHECKING:
     from gpuconvert.conversion import Summary
+    from gpuconvert.exporting import Export
     from gpuconvert.inspection import Inspection
 
 LABEL = 15
@@ -127,6 +128,39 @@ def summary_lines(summary: Summary) -> list[str]:
         f"peak memory {format_bytes(summary.peak_memory)} "
         f"(projected {format_bytes(summary.projected_memory)}), {summary.backend}",
         f"store          {summary.output}",
+    ]
+
+
+def export_lines(done: Export) -> list[str]:
+    """Return what an export did, in lines."""
+    kinds = [f"{format_count(count)} {name}" for name, count in
+             (("profiles", done.n_profile), ("centroided", done.n_centroid)) if count]  # fmt: skip
+    lines = [
+        f"spectra        {', '.join(kinds)}",
+        f"points         {format_count(done.points_stored)} stored of "
+        f"{format_count(done.points_read)} read",
+    ]
+    if done.points_marked:
+        lines.append(
+            f"marked         {format_count(done.points_marked)} zeros without their m/z, put back "
+            f"within {done.mz_error:.2g} Th ({done.mz_error_ppm:.2g} ppm)"
+        )
+    if done.unmarked:
+        lines.append(f"unmarked       {format_count(done.unmarked)} spectra keep all their m/z")
+    if done.dropped or done.sorted:
+        lines.append(
+            f"repaired       {format_count(done.dropped)} points dropped, "
+            f"{format_count(done.sorted)} spectra sorted"
+        )
+    form = f"{done.layout} layout, {done.dialect} dialect"
+    form += ", lossless" if done.lossless else ", resampled" if done.resampled else ""
+    return [
+        *lines,
+        f"stored as      {form}; {format_bytes(done.bytes_written)} from "
+        f"{format_bytes(done.bytes_read)}",
+        f"work           {format_seconds(done.seconds)}, peak memory "
+        f"{format_bytes(done.peak_memory)} (projected {format_bytes(done.projected_memory)})",
+        f"archive        {done.output}",
     ]
 
 

@@ -19,7 +19,14 @@ from typing import Any
 from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
 from gpuconvert.decision import AxisDecision
-from gpuconvert.errors import GpuconvertError, OutputError, PlanError, SourceError, Stopped
+from gpuconvert.errors import (
+    GpuconvertError,
+    OutputError,
+    PlanError,
+    SettingsError,
+    SourceError,
+    Stopped,
+)
 from gpuconvert.executors import make_executor
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
@@ -32,7 +39,7 @@ from gpuconvert.provenance import canonical_json
 from gpuconvert.quality import Quality
 from gpuconvert.readers import Reader, open_reader, require_pixels
 from gpuconvert.record import describe, judge
-from gpuconvert.settings import Settings
+from gpuconvert.settings import Settings, wants_mzpeak
 from gpuconvert.spatial import PlaneFacts, element_names, finish_store
 from gpuconvert.spatial import read_summary as read_store
 from gpuconvert.stages import Monitor
@@ -130,6 +137,15 @@ def _prepare(
         sweep(space.parts)
         write_plan(plan, space.work)
     return plan, sample
+
+
+def _require_store(output: Path, settings: Settings) -> None:
+    """Raise SettingsError where the output is to be an mzPeak, which has no partitions."""
+    if wants_mzpeak(output, settings):
+        raise SettingsError(
+            f"{output} is to be an mzPeak, which is written in one go: use 'gpuconvert run' or "
+            "gpuconvert.export, or say --to spatialdata"
+        )
 
 
 @contextmanager
@@ -313,6 +329,7 @@ def run(
     """
     begun = time.perf_counter()
     monitor = monitor or Monitor()
+    _require_store(output, settings)
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
@@ -330,6 +347,7 @@ def make(
 ) -> tuple[Path, Plan]:
     """Write the plan that converts `source` to `output`; return its path and itself."""
     monitor = Monitor()
+    _require_store(output, settings)
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:

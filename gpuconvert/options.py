@@ -22,6 +22,7 @@ from gpuconvert.settings import (
 AXIS = "Mass axis"
 NUMBERS = "Numbers"
 STORE = "Store"
+MZPEAK = "mzPeak"
 WORK = "Work"
 
 _DEFAULTS = {item.name: item.default for item in fields(Settings)}
@@ -67,6 +68,14 @@ _TABLE: tuple[tuple[str, Any, str, str | None, str], ...] = (
     ("temp_dir", str | None, WORK, "DIR", "Folder for unfinished work; default: beside OUTPUT."),
     ("ibd", str | None, WORK, "FILE", "Binary file of an imzML; default: beside it."),
     ("strict", bool, WORK, None, "Contradictions in the header are errors, not warnings."),
+    ("to", str, MZPEAK, "auto|spatialdata|mzpeak",
+     "What to write; auto: mzPeak where OUTPUT ends in .mzpeak, else a SpatialData store."),
+    ("mzpeak_layout", str, MZPEAK, "point|chunk",
+     "One row per point, or per 50 Th as differences, which is smaller."),
+    ("lossless", bool, MZPEAK, None,
+     "Keep every zero of a profile instead of two per run, marked and modelled."),
+    ("resampled", bool, MZPEAK, None, "Write the resampled spectra instead of the source's own."),
+    ("dialect", str, MZPEAK, "split|packed", "packed is for readers of 2025 and early 2026."),
 )  # fmt: skip
 
 _PARSERS: dict[str, Callable[[str], Any]] = {

@@ -19,7 +19,7 @@ from gpuconvert.parts import PartSummary, read_summary, write_part
 from gpuconvert.pixels import merge_rows
 from gpuconvert.plan import SLOTS, Partition, Plan
 from gpuconvert.readers import Reader, cut_batches
-from gpuconvert.spectra import CsrBlock, RawBatch, Repair, describe_fault, repair
+from gpuconvert.spectra import Acquisition, CsrBlock, RawBatch, Repair, describe_fault, repair
 from gpuconvert.stages import Monitor
 
 
@@ -78,20 +78,20 @@ def read_ahead(
         thread.join()
 
 
-def _resample(work: Work, batch: RawBatch) -> tuple[CsrBlock, Repair]:
+def resample(work: Work, batch: RawBatch) -> tuple[CsrBlock, Repair]:
     """Return the resampled batch, its faults repaired or refused."""
     options = work.plan.options_for(batch.representation)
     block = work.backend.resample(batch, work.plan.axis, options)
     if not block.faults.any():
         return block, Repair()
     if not work.plan.settings.repair:
-        raise SourceError(_refusal(work, batch, block.faults))
+        raise SourceError(refusal(work.reader.acquisition, batch, block.faults))
     repaired, done = repair(batch)
     return work.backend.resample(repaired, work.plan.axis, options), done
 
 
-def _refusal(work: Work, batch: RawBatch, faults: NDArray[np.uint8]) -> str:
-    acquisition = work.reader.acquisition
+def refusal(acquisition: Acquisition, batch: RawBatch, faults: NDArray[np.uint8]) -> str:
+    """Return the sentence that says which spectra of a batch have faults; some must."""
     index = int(np.flatnonzero(faults)[0])
     spectrum = int(batch.rows[index])
     more = int((faults != 0).sum()) - 1
@@ -159,7 +159,7 @@ def convert_partition(work: Work, index: int) -> PartSummary:
     points = dropped = resorted = 0
     for batch in _batches_with_rows(work, partition):
         with work.monitor.timed("resample"):
-            block, repairs = _resample(work, batch)
+            block, repairs = resample(work, batch)
         points += int(batch.n_points.sum())
         dropped += repairs.dropped
         resorted += repairs.sorted

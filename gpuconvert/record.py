@@ -14,8 +14,11 @@ from gpuconvert.provenance import canonical_json, now_utc, software
 from gpuconvert.quality import PeakFigures, Quality, measure, peak_figures
 from gpuconvert.spectra import decode
 
-LOCAL = ("workers", "memory", "temp_dir", "ibd", "backend")
-"""Settings that say where and how the work was done; not part of a store's parameters."""
+LOCAL = (
+    "workers", "memory", "temp_dir", "ibd", "backend",
+    "to", "mzpeak_layout", "dialect", "lossless", "resampled",
+)  # fmt: skip
+"""Settings that say where and how the work was done, or are of other outputs: no parameters."""
 
 
 def _peaks(job: Job, sample: Sample) -> PeakFigures:

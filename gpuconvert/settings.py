@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gpuconvert.errors import SettingsError
@@ -22,6 +23,9 @@ Duplicates = Literal["error", "first", "last", "sum", "keep"]
 SpectrumType = Literal["auto", "profile", "centroid"]
 BackendName = Literal["auto", "numpy", "cpu", "cuda"]
 Preset = Literal["speed", "balanced", "small", "cloud"]
+Target = Literal["auto", "spatialdata", "mzpeak"]
+MzPeakLayout = Literal["point", "chunk"]
+Dialect = Literal["split", "packed"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "speed": {"compression": "lz4", "compression_level": 1, "chunk_size": 2**18},
@@ -63,6 +67,10 @@ class Settings:
     temp_dir : folder for the parts, or None for beside the output
     ibd : the binary file of an imzML, or None to look for it
     strict : header contradictions are errors instead of warnings
+    to : what to write; "auto" goes by the name of the output
+    mzpeak_layout, dialect : form of an mzPeak
+    lossless : keep every zero of a profile in an mzPeak
+    resampled : write the resampled spectra to an mzPeak instead of those of the source
     """
 
     axis: str = "auto"
@@ -91,6 +99,11 @@ class Settings:
     temp_dir: str | None = None
     ibd: str | None = None
     strict: bool = False
+    to: Target = "auto"
+    mzpeak_layout: MzPeakLayout = "point"
+    dialect: Dialect = "split"
+    lossless: bool = False
+    resampled: bool = False
 
     def __post_init__(self) -> None:
         _check_words(self)
@@ -128,6 +141,13 @@ class Settings:
         return cls(**kept)
 
 
+def wants_mzpeak(output: Path, settings: Settings) -> bool:
+    """Return whether an mzPeak is to be written: said, or by the name of the output."""
+    if settings.to == "auto":
+        return output.name.lower().endswith(".mzpeak")
+    return settings.to == "mzpeak"
+
+
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     return list(value) if isinstance(value, tuple) else value
 
@@ -135,7 +155,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 _WORDS = {
     "method": MethodName, "quantity": QuantityName, "layout": Layout, "compression": Compression,
     "duplicates": Duplicates, "spectrum_type": SpectrumType, "backend": BackendName,
-    "preset": Preset,
+    "preset": Preset, "to": Target, "mzpeak_layout": MzPeakLayout, "dialect": Dialect,
 }  # fmt: skip
 
 

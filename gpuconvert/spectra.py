@@ -263,15 +263,23 @@ def _gather(
     return values
 
 
+def as_stored(batch: RawBatch) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+    """Return bounds, m/z and intensities of the spectra of `batch`, in order and in its dtypes.
+
+    indptr : (n_spectra + 1,) int64; spectrum s owns points [indptr[s], indptr[s + 1])
+    """
+    indptr = np.zeros(len(batch.n_points) + 1, np.int64)
+    np.cumsum(batch.n_points, out=indptr[1:])
+    mz = _gather(batch.raw, batch.mz_at, indptr, batch.mz_dtype)
+    return indptr, mz, _gather(batch.raw, batch.intensity_at, indptr, batch.intensity_dtype)
+
+
 def decode(batch: RawBatch) -> RaggedSpectra:
     """Return the spectra of `batch` as float64, in order.
 
     This is the definition of decoding; backends hold theirs against it.
     """
-    indptr = np.zeros(len(batch.n_points) + 1, np.int64)
-    np.cumsum(batch.n_points, out=indptr[1:])
-    mz = _gather(batch.raw, batch.mz_at, indptr, batch.mz_dtype)
-    intensity = _gather(batch.raw, batch.intensity_at, indptr, batch.intensity_dtype)
+    indptr, mz, intensity = as_stored(batch)
     return RaggedSpectra(indptr, mz.astype(np.float64), intensity.astype(np.float64))
 
 

@@ -208,11 +208,10 @@ def _open_signals(archive: Archive, spectra: Spectra) -> dict[int, Signal]:
 
 def _choose(path: Path, spectra: Spectra, findings: Findings) -> Ints:
     """Return the positions of the spectra that become pixels, in the order of the file."""
-    everything = np.arange(len(spectra.index))
-    if not len(everything):
+    if not len(spectra.index):
         raise SourceError(f"{path} has no spectra; is the acquisition complete?")
     if not spectra.imaging:
-        return everything
+        return np.arange(len(spectra.index))
     placed = spectra.position[:, 0] != NOWHERE
     if spectra.torn.any():
         findings.note(
@@ -230,7 +229,7 @@ def _choose(path: Path, spectra: Spectra, findings: Findings) -> Ints:
         findings.note(
             f"{int(fragments.sum())} spectra of a level above MS {max(lowest, 1)} are left out"
         )
-    return everything[placed & ~fragments]
+    return np.flatnonzero(placed & ~fragments)
 
 
 def _rebase(spectra: Spectra, chosen: Ints) -> tuple[tuple[Ints, Ints, Ints], tuple[int, int, int]]:
@@ -246,10 +245,11 @@ def _rebase(spectra: Spectra, chosen: Ints) -> tuple[tuple[Ints, Ints, Ints], tu
 
 def _representations(stated: NDArray[np.int8], member: Ints, settings: Settings) -> Ints:
     """Return which of `_REPRESENTATIONS` each row is; (n_rows,) int64."""
-    if settings.spectrum_type != "auto":
-        return np.full(len(stated), _REPRESENTATIONS.index(settings.spectrum_type))
-    kinds: Ints = np.where(member == PEAKS, 2, stated)
-    return kinds
+    if settings.spectrum_type == "auto":
+        kinds = np.where(member == PEAKS, 2, stated)
+    else:
+        kinds = np.full(len(stated), _REPRESENTATIONS.index(settings.spectrum_type))
+    return kinds.astype(np.int64)
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:

@@ -205,6 +205,7 @@ def _decode_values(
             return row
         for place in range(begin, end):
             if some and absent[place]:
+                mz[to] = 0
                 marked[to] = True
                 fresh = True
             else:
