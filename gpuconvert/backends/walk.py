@@ -162,11 +162,12 @@ def _put(
     """
     if bin_ < 0 or bin_ >= axis.n_bins:
         return size, value
-    rounded = np.float32(value)
-    # Written in any case, and kept by counting it: no branch to guess wrong.
-    indices[size] = bin_
-    data[size] = rounded
-    return size + int(np.float64(rounded) > rules.threshold), 0.0
+    # Written in any case, and kept by counting it: no branch to guess wrong. A place
+    # without a sign, as Numba would first ask whether it counts from the end.
+    at, rounded = np.uintp(size), np.float32(value)
+    indices[at] = bin_
+    data[at] = rounded
+    return size + int(rounded > rules.threshold), 0.0
 
 
 @inner
@@ -185,25 +186,34 @@ def _edge_after(bin_: int, edges: Floats) -> float:
 def _fill_from_cells(
     counts: Floats, n: int, cells: Cells, axis: Axis, rules: Rules, edges: Floats, size: int,
     indices: Bins, data: Values,
-) -> tuple[int, float, float]:  # fmt: skip
+) -> tuple[int, float]:  # fmt: skip
     """Write the bins that `n` cells lie in; return the new size, and what lies outside."""
     bin_, value, outside = int(np.int64(-1)), 0.0, 0.0
     for i in range(n):
         count, first, last = counts[i], int(cells.first[i]), int(cells.last[i])
         if count == 0:
             continue
-        left, slope, a, b = cells.left[i], cells.slope[i], cells.a[i], cells.b[i]
         given = 0.0
-        for j in range(first, last):
-            gained = _cubic(_edge_after(j, edges) - left, slope, a, b)
-            part = max(gained - given, 0.0)
-            given = gained
-            if j == bin_:
-                value += part
+        if first < last:
+            left, slope, a, b = cells.left[i], cells.slope[i], cells.a[i], cells.b[i]
+            given = _cubic(_edge_after(first, edges) - left, slope, a, b)
+            part = max(given, 0.0)
+            if first == bin_:
+                part += value
             else:
                 size, beyond = _put(bin_, value, axis, rules, size, indices, data)
                 outside += beyond
-                bin_, value = j, part
+            size, beyond = _put(first, part, axis, rules, size, indices, data)
+            outside += beyond
+            bin_, value = last, 0.0
+            # Bins between the first and the last of a cell lie on the axis, and in no other.
+            for j in range(first + 1, last):
+                gained = _cubic(_edge_after(j, edges) - left, slope, a, b)
+                at, rounded = np.uintp(size), np.float32(max(gained - given, 0.0))
+                indices[at] = j
+                data[at] = rounded
+                size += int(rounded > rules.threshold)
+                given = gained
         part = max(count - given, 0.0)
         if last == bin_:
             value += part

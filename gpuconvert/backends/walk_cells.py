@@ -7,6 +7,8 @@ without a width and listed axes are seen to one by one.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gpuconvert.backends.walk_types import (
@@ -18,7 +20,6 @@ from gpuconvert.backends.walk_types import (
     Rules,
     are_neighbours,
     harmonic,
-    inverse_of,
     last_at_or_below,
     slope_of,
     step_of,
@@ -101,38 +102,12 @@ def _half_step(mz: float, width: float, axis: Axis, rules: Rules) -> float:
 
 
 @inner
-def _begin_of(
-    i: int, points: Points, axis: Axis, rules: Rules, edges: Floats, cells: Cells
-) -> float:
-    """Return where the cell of a point begins that is the first of a run."""
-    p, k = points.position[i], cells.first[i]
-    width = float(edges[k + 1] - edges[k]) if len(edges) > 0 else 1.0
-    begin = p - _half_step(points.mz[i], width, axis, rules)
-    if i > 0:
-        begin = max(begin, 0.5 * (points.position[i - 1] + p))
-    return _snap(begin, _nearest_edge(begin, edges, k), p, cells.snap[i])
-
-
-@inner
-def _end_of(
-    i: int, n: int, points: Points, axis: Axis, rules: Rules, edges: Floats, cells: Cells
-) -> float:
-    """Return where the cell of a point ends that is the last of a run."""
-    p, k = points.position[i], cells.first[i]
-    width = float(edges[k + 1] - edges[k]) if len(edges) > 0 else 1.0
-    end = p + _half_step(points.mz[i], width, axis, rules)
-    if i + 1 < n:
-        end = min(end, 0.5 * (p + points.position[i + 1]))
-    return _snap(end, _nearest_edge(end, edges, k), p, cells.snap[i])
-
-
-@inner
 def _write_ends(
     points: Points, n: int, axis: Axis, rules: Rules, edges: Floats, cells: Cells
 ) -> None:
     """Write where each cell begins and ends."""
     mz, p, snap = points.mz, points.position, cells.snap
-    left, right, joined = cells.left, cells.right, cells.joined
+    left, right, joined, first = cells.left, cells.right, cells.joined, cells.first
     for i in range(n - 1):
         joined[i] = are_neighbours(mz[i], mz[i + 1], rules)
     joined[n - 1] = False
@@ -143,16 +118,26 @@ def _write_ends(
     else:
         for i in range(n - 1):
             middle = 0.5 * (p[i] + p[i + 1])
-            goal = _nearest_edge(middle, edges, cells.first[i])
+            goal = _nearest_edge(middle, edges, first[i])
             right[i] = _snap(middle, goal, p[i], snap[i])
     for i in range(n - 1):
         left[i + 1] = right[i]
-    left[0] = _begin_of(0, points, axis, rules, edges, cells)
+    width = 1.0
     for i in range(n):
+        if i > 0 and joined[i - 1] and joined[i]:
+            continue
+        k = first[i]
+        if len(edges) > 0:
+            width = edges[k + 1] - edges[k]
+        half = _half_step(mz[i], width, axis, rules)
+        if i == 0 or not joined[i - 1]:
+            before = p[i - 1] if i > 0 else -math.inf
+            begin = max(p[i] - half, 0.5 * (before + p[i]))
+            left[i] = _snap(begin, _nearest_edge(begin, edges, k), p[i], snap[i])
         if not joined[i]:
-            right[i] = _end_of(i, n, points, axis, rules, edges, cells)
-            if i + 1 < n:
-                left[i + 1] = _begin_of(i + 1, points, axis, rules, edges, cells)
+            after = p[i + 1] if i + 1 < n else math.inf
+            end = min(p[i] + half, 0.5 * (p[i] + after))
+            right[i] = _snap(end, _nearest_edge(end, edges, k), p[i], snap[i])
 
 
 @inner

@@ -50,12 +50,13 @@ class Rules(NamedTuple):
 
     method : one of the codes above
     height : whether the quantity is height
+    threshold : float32, the largest one not above that of the options
     eps : relative precision of the m/z
     """
 
     method: int
     height: bool
-    threshold: float
+    threshold: np.float32
     eps: float
     gap: float
     b0: float
