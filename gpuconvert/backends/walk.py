@@ -307,9 +307,14 @@ def _new_cells(n: int) -> Cells:
 
 @inner
 def _keep(
-    spectrum: Points, n: int, placed: bool, axis: Axis, rules: Rules, kept: Points
+    spectrum: Points,
+    n: int,
+    placed: bool,  # noqa: FBT001
+    axis: Axis,
+    rules: Rules,
+    kept: Points,
 ) -> tuple[Points, int]:
-    """Return the points of a spectrum that matter, at positions one above the other, and how many.
+    """Return the points of a spectrum that matter, at ascending positions, and how many.
 
     placed : whether the positions of all points are known
     kept : for those that cannot stay where they are
