@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpuconvert.backends.walk_cells import cut_cells, write_curves
 from gpuconvert.backends.walk_intervals import cut_intervals
+from gpuconvert.backends.walk_places import find_places
 from gpuconvert.backends.walk_types import (
     NEAREST,
     Axis,
@@ -20,16 +21,12 @@ from gpuconvert.backends.walk_types import (
     Cells,
     Columns,
     Floats,
-    Ints,
     Points,
     Rules,
     Source,
-    last_at_or_below,
     write_positions,
 )
 from gpuconvert.compiled import compiled, inner
-from gpuconvert.mass_axis import LISTED_CODE
-from gpuconvert.resampling import NARROWEST
 from gpuconvert.spectra import (
     FAULT_INTENSITY,
     FAULT_MZ,
@@ -246,35 +243,8 @@ def _fill_from_intervals(
 
 
 @inner
-def _find_places(spectrum: Points, n: int, axis: Axis, centres: Floats, places: Ints) -> None:
-    """Write the bin whose centre is nearest, ties to the right; -1 or n_bins outside."""
-    mz, _, position = spectrum
-    write_positions(mz, n, axis, position)
-    near = int(np.int64(0))
-    for i in range(n):
-        m = mz[i]
-        if m < axis.low or m > axis.high:
-            places[i] = -1 if m < axis.low else axis.n_bins
-            continue
-        if axis.code == LISTED_CODE:
-            # Guess by the spacing here, which changes little from bin to bin.
-            beside = min(near + 1, axis.n_bins - 1)
-            ahead = (m - centres[near]) / max(centres[beside] - centres[near], NARROWEST)
-            guess = min(near + max(ahead, 0.0), axis.n_bins - 1.0)
-            near = max(last_at_or_below(centres, m, int(guess)), 0)
-        else:
-            near = int(min(max(np.floor(position[i]), 0.0), axis.n_bins - 1.0))
-        # The bin that holds an m/z is a neighbour of the nearest: a centre is midway in m/z.
-        while near + 1 < axis.n_bins and abs(centres[near + 1] - m) <= abs(centres[near] - m):
-            near += 1
-        while near > 0 and abs(centres[near - 1] - m) < abs(centres[near] - m):
-            near -= 1
-        places[i] = near
-
-
-@inner
 def _fill_from_places(
-    count: Floats, places: Ints, n: int, axis: Axis, rules: Rules, size: int, indices: Bins,
+    count: Floats, places: Bins, n: int, axis: Axis, rules: Rules, size: int, indices: Bins,
     data: Values,
 ) -> tuple[int, float]:  # fmt: skip
     """Add the counts by place; return the new size, and what lies outside."""
@@ -287,7 +257,7 @@ def _fill_from_places(
         else:
             size, beyond = _put(bin_, value, axis, rules, size, indices, data)
             outside += beyond
-            bin_, value = places[i], count[i]
+            bin_, value = int(places[i]), count[i]
     size, beyond = _put(bin_, value, axis, rules, size, indices, data)
     return size, outside + beyond
 
@@ -348,7 +318,7 @@ def walk_batch(
     most = max(source.n_points.max(), 1)
     scratch, spectrum, kept = np.empty(8 * most, np.uint8), _new_points(most), _new_points(most)
     cells = _new_cells(1 if rules.method == NEAREST else most + 1)
-    places = np.empty(most if rules.method == NEAREST else 1, np.int64)
+    places = np.empty(most if rules.method == NEAREST else 1, np.int32)
     mz_faults, placed = 0, False
     for s in range(start, len(source.n_points)):
         n, at = source.n_points[s], source.intensity_at[s]
@@ -356,7 +326,7 @@ def walk_batch(
             _load(source.raw, source.mz_at[s], n, source.mz_code, scratch, spectrum.mz)
             mz_faults = _mz_faults(spectrum.mz, n)
             if mz_faults == 0 and rules.method == NEAREST:
-                _find_places(spectrum, n, axis, centres, places)
+                find_places(spectrum, n, axis, centres, places)
             elif mz_faults == 0 and source.shared:
                 write_positions(spectrum.mz, n, axis, spectrum.position)
                 placed = True
