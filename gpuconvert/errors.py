@@ -64,7 +64,10 @@ class DamagedPartError(PlanError):
     """
 
     def __init__(self, folder: Path, found: str) -> None:
-        super().__init__(f"{found}; remove {folder} and run the same command again")
+        super().__init__(
+            f"{found}; the part is removed, run the same command again (or 'gpuconvert convert' "
+            f"with index {int(folder.name)}) to make it anew"
+        )
         self.folder = folder
 
 
