@@ -13,6 +13,7 @@ from gpuconvert import conversion, exporting, inspection
 from gpuconvert.conversion import Summary
 from gpuconvert.errors import SettingsError
 from gpuconvert.exporting import Export
+from gpuconvert.finished_store import open_store
 from gpuconvert.inspection import Inspection
 from gpuconvert.settings import (
     Settings,
@@ -21,7 +22,6 @@ from gpuconvert.settings import (
     parse_pixel_size,
     parse_range,
 )
-from gpuconvert.spatial import open_store
 from gpuconvert.stages import Listener, Monitor
 from gpuconvert.verification import Verification
 from gpuconvert.verification import verify as _verify

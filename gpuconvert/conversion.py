@@ -20,6 +20,7 @@ from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
 from gpuconvert.decision import AxisDecision
 from gpuconvert.errors import (
+    DamagedPartError,
     GpuconvertError,
     OutputError,
     PlanError,
@@ -28,6 +29,7 @@ from gpuconvert.errors import (
     Stopped,
 )
 from gpuconvert.executors import make_executor
+from gpuconvert.finished_store import read_summary as read_store
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
 from gpuconvert.parts import PartSummary, read_summary, sweep
@@ -41,7 +43,6 @@ from gpuconvert.readers import Reader, open_reader, require_pixels
 from gpuconvert.record import describe, judge
 from gpuconvert.settings import Settings, wants_mzpeak
 from gpuconvert.spatial import PlaneFacts, element_names, finish_store
-from gpuconvert.spatial import read_summary as read_store
 from gpuconvert.stages import Monitor
 from gpuconvert.workspace import Workspace, check_target, commit, discard, locked, workspace_for
 
@@ -232,7 +233,7 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
         for index in range(len(job.plan.partitions))
     ]
     job.monitor.begin("assemble", 8 * sum(part.n_nonzeros for part in found if part))
-    with make_executor(job.plan.layout.workers) as executor:
+    with _damaged_removed(), make_executor(job.plan.layout.workers) as executor:
         return [
             assemble_plane(
                 job.plan,
@@ -244,6 +245,16 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
             )
             for number, plane in enumerate(job.plan.planes)
         ]
+
+
+@contextmanager
+def _damaged_removed() -> Iterator[None]:
+    """Remove a part that turns out damaged, so that the same command makes it again."""
+    try:
+        yield
+    except DamagedPartError as error:
+        shutil.rmtree(error.folder, ignore_errors=True)
+        raise
 
 
 def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
