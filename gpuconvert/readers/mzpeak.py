@@ -20,7 +20,7 @@ from gpuconvert.readers.imzml_checks import Findings
 from gpuconvert.readers.imzml_facts import ScanSettings, Term, pixel_size
 from gpuconvert.readers.imzml_ibd import digest
 from gpuconvert.readers.imzml_index import row_order
-from gpuconvert.readers.mzpeak_archive import Archive
+from gpuconvert.readers.mzpeak_archive import Archive, understood
 from gpuconvert.readers.mzpeak_decode import Space
 from gpuconvert.readers.mzpeak_signal import Signal
 from gpuconvert.readers.mzpeak_tables import NOWHERE, Spectra, file_metadata, read_spectra
@@ -49,7 +49,7 @@ class MzPeakReader:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
-        with ExitStack() as undo:
+        with understood(path, "the archive"), ExitStack() as undo:
             self._archive = Archive(path)
             undo.callback(self._archive.close)
             self._stamps = {file: _stamp(file) for file in self._archive.files}
@@ -112,7 +112,8 @@ class MzPeakReader:
         space = Space(arrays[0], arrays[1], np.zeros(total, bool))
         if total:
             signal = self._signals[self._member_of[code]]
-            signal.read(spectra[order], self._models[first:last][order], space)
+            with understood(self.path, "its signal"):
+                signal.read(spectra[order], self._models[first:last][order], space)
         before = np.empty(len(spectra), np.int64)
         before[order] = np.cumsum(n_points[order]) - n_points[order]
         return RawBatch(
@@ -131,7 +132,8 @@ class MzPeakReader:
         for member, signal in self._signals.items():
             chosen = np.zeros(len(signal.n_points), bool)
             chosen[self._rows[member_of == member]] = True
-            extent = signal.extent(chosen)
+            with understood(self.path, "its signal"):
+                extent = signal.extent(chosen)
             if extent is not None:
                 found.append(extent)
         if not found:

@@ -33,7 +33,7 @@ def understood(path: Path, what: str) -> Iterator[None]:
         yield
     except SourceError:
         raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise SourceError(
             f"{path}: {what} cannot be read ({_first_line(error)}); is the file complete? "
             "copy or export it again"

@@ -205,8 +205,9 @@ class Signal:
             found = metadata.row_group(group)
             if not found.num_rows:
                 continue
-            columns = {found.column(k).path_in_schema: k for k in range(found.num_columns)}
-            statistics = found.column(columns[path]).statistics
+            columns = [found.column(k) for k in range(found.num_columns)]
+            own = [column.statistics for column in columns if column.path_in_schema == path]
+            statistics = own[0] if own else None
             if statistics is None or not statistics.has_min_max:
                 return None
             low, high = min(low, statistics.min), max(high, statistics.max)
