@@ -87,6 +87,8 @@ class Lists:
 
 def lists(array: pa.Array) -> Lists:
     """Return a column of lists of numbers as flat values and offsets."""
+    if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
+        raise SourceError(f"a column of type {array.type} was found, expected lists of numbers")
     offsets = array.offsets.to_numpy().astype(np.int64)
     if len(array) == 0:
         return Lists(np.zeros(0, np.uint8), None, np.zeros(1, np.int64))

@@ -46,10 +46,11 @@ class MzPeakOracle:
     order : (n_spectra,) int64, place of each among all spectra of the file
     """
 
-    def __init__(self, path: Path, *, centroids: bool = False) -> None:
+    def __init__(self, path: Path, parameters: dict[str, Any]) -> None:
         """Open `path`; SourceError where it cannot be read as an mzPeak of images.
 
-        `centroids` takes a spectrum that is in both members from the peaks.
+        `parameters` are those of the store: whether a spectrum that is in both members
+        is taken from the peaks.
         """
         if not path.exists():
             raise SourceMissingError(f"{path} does not exist; check the path")
@@ -67,7 +68,7 @@ class MzPeakOracle:
             raise SourceError(
                 f"{path} cannot be read by pyarrow, on which verify relies: {error!r}"
             ) from error
-        self._centroids = centroids
+        self._centroids = parameters.get("spectrum_type") == "centroid"
         self._numbers = [number for number, _ in spectra]
         places = np.array([place for _, place in spectra], np.int64).reshape(-1, 3)
         self.coordinates = places - places.min(axis=0)
