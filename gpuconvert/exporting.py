@@ -155,7 +155,7 @@ def _budget(reader: Reader, settings: Settings) -> tuple[int, int]:
     budget = settings.memory or default_budget()
     largest = int(acquisition.raw_bytes.max(initial=0)) + reader.batch_bytes(0, 0)
     per_point = float((acquisition.n_points / np.maximum(acquisition.raw_bytes, 1)).max(initial=0))
-    fixed = BASE_BYTES + acquisition.n_spectra * SPECTRUM_BYTES
+    fixed = BASE_BYTES + acquisition.reader_bytes + acquisition.n_spectra * SPECTRUM_BYTES
     slot = SLOT_BYTES
     while True:
         held = max(slot, largest)

@@ -195,6 +195,7 @@ def measure_demand(
         largest_nonzeros=int(bounds.max(initial=1)),
         total_nonzeros=int(bounds.sum()),
         chunk=settings.storage_choice()[2],
+        reader_bytes=acquisition.reader_bytes,
     )
 
 

@@ -111,6 +111,7 @@ class Acquisition:
     warnings : sentences for the user, in the order found
     metadata : further header content as plain JSON values
     imaging : whether the spectra have pixels; where not, they are strung along x
+    reader_bytes : memory that reading takes beside the buffers it fills, whatever is read
     """
 
     path: str
@@ -135,6 +136,7 @@ class Acquisition:
     warnings: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     imaging: bool = True
+    reader_bytes: int = 0
 
     @property
     def n_spectra(self) -> int:

@@ -39,6 +39,10 @@ Ints = NDArray[np.int64]
 DATA, PEAKS = 0, 1
 """The members that hold signals: profiles (and centroids of old writers), centroids."""
 
+READER_BYTES = {"point": 120 << 20, "chunk": 200 << 20}
+"""pyarrow, and the pages and batches of its cursors, by layout. Measured at 80 and 180 MB more than
+an imzML takes, for 10 and for 48 million points alike."""
+
 _REPRESENTATIONS: tuple[Representation | None, ...] = (None, "profile", "centroid")
 _PIXEL_COUNTS = ("IMS:1000042", "IMS:1000043")
 _NO_MODEL = {"MS:1000031", "MS:1000032", "MS:1000529"}
@@ -90,6 +94,7 @@ class MzPeakReader:
             instrument=_instrument(stated), mz_range=_mz_range(stated),
             warnings=tuple(findings.warnings), metadata=self._metadata(spectra, stated),
             imaging=spectra.imaging,
+            reader_bytes=max(READER_BYTES[s.layout.root] for s in self._signals.values()),
         )  # fmt: skip
 
     def read(self, first: int, last: int, into: NDArray[np.uint8]) -> RawBatch:
