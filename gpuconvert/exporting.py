@@ -37,6 +37,7 @@ from gpuconvert.mzpeak_metadata import (
 from gpuconvert.mzpeak_points import Points
 from gpuconvert.mzpeak_spectra import Tally, resampled_points, source_points, stored_types
 from gpuconvert.mzpeak_tables import (
+    PACKED_SCAN_COLUMNS,
     SCAN_COLUMNS,
     SPECTRUM_COLUMNS,
     SignalFormat,
@@ -471,7 +472,7 @@ def _write_packed(task: _Task, grid: Grid, facts: SpectrumFacts, footer: dict[st
                 )
                 for columns, values in (
                     (SPECTRUM_COLUMNS, spectrum_values(acquisition, facts, first, last)),
-                    (SCAN_COLUMNS, scan_values(acquisition, grid, first, last)),
+                    (PACKED_SCAN_COLUMNS, scan_values(acquisition, grid, first, last)),
                 )
             ]
             structs += [pa.nulls(last - first, field.type) for field in list(schema)[2:]]

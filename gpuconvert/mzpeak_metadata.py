@@ -218,7 +218,10 @@ class SpectrumFacts:
 def spectrum_values(
     acquisition: Acquisition, facts: SpectrumFacts, first: int, last: int
 ) -> dict[str, pa.Array]:
-    """Return the columns of spectra [first, last) by name."""
+    """Return the columns of spectra [first, last) by name.
+
+    Times are 0, as other writers have them where the source says none.
+    """
     own = slice(first, last)
     n_spectra = last - first
     order, polarity = acquisition.order[own], acquisition.polarity[own]
@@ -231,6 +234,7 @@ def spectrum_values(
         "index": pa.array(np.arange(first, last, dtype=np.uint64)),
         "id": pa.array([f"spectrum={number}" for number in order.tolist()], pa.large_string()),
         "ms_level": pa.array(np.ones(n_spectra, np.uint8)),
+        "time": pa.array(np.zeros(n_spectra)),
         "scan_polarity": pa.array(polarity, mask=polarity == 0),
         "spectrum_representation": kind.cast(pa.string()),
         "spectrum_type": pa.array([MS1] * n_spectra),
@@ -261,4 +265,5 @@ def scan_values(
     return {
         "source_index": index, "scan_index": index, "position_x": x, "position_y": y,
         "instrument_configuration_id": np.zeros(last - first, np.uint32),
+        "scan_start_time": np.zeros(last - first),
     } | ({"position_z": z} if grid.planes else {})  # fmt: skip

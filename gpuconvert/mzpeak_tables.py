@@ -105,16 +105,32 @@ SCAN_COLUMNS = (
     Column("parameters", PARAMETERS),
 )
 
+PACKED_SCAN_COLUMNS = tuple(column for column in SCAN_COLUMNS if column.name != "scan_index")
+"""Scans of the packed dialect have no numbers of their own."""
+
+_LISTED = pa.struct({"parameters": PARAMETERS})
 _ION_COLUMNS = {
     "precursor": (
         Column("source_index", pa.uint64()), Column("precursor_index", pa.uint64()),
         Column("precursor_id", pa.large_string()),
+        Column("isolation_window", pa.struct({
+            "MS_1000827_isolation_window_target_mz": pa.float32(),
+            "MS_1000828_isolation_window_lower_offset": pa.float32(),
+            "MS_1000829_isolation_window_upper_offset": pa.float32(),
+            "parameters": PARAMETERS,
+        })),
+        Column("activation", _LISTED),
     ),
     "selected_ion": (
         Column("source_index", pa.uint64()), Column("precursor_index", pa.uint64()),
+        Column("selected_ion_mz", pa.float64(), "MS:1000744", unit=MZ_UNIT),
+        Column("charge_state", pa.int32(), "MS:1000041"),
+        Column("intensity", pa.float32(), "MS:1000042", unit=COUNT_UNIT),
+        Column("ion_mobility_value", pa.float64()), Column("ion_mobility_type", pa.string()),
         Column("parameters", PARAMETERS),
     ),
 }  # fmt: skip
+"""Always empty here; readers of the packed dialect look for them."""
 
 
 def column_mapping(columns: tuple[Column, ...]) -> list[dict[str, Any]]:
@@ -139,7 +155,7 @@ def table_schema(columns: tuple[Column, ...]) -> pa.Schema:
 
 def packed_schema() -> pa.Schema:
     """Return the schema of the one table of the packed dialect."""
-    kinds = {"spectrum": SPECTRUM_COLUMNS, "scan": SCAN_COLUMNS} | _ION_COLUMNS
+    kinds = {"spectrum": SPECTRUM_COLUMNS, "scan": PACKED_SCAN_COLUMNS} | _ION_COLUMNS
     return pa.schema([pa.field(name, struct_type(kind, "packed")) for name, kind in kinds.items()])
 
 
