@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -415,3 +417,85 @@ def test_the_reference_writer_marks_as_many_zeros(tmp_path, shared_data):
     source = shared_data / "imzml" / "alexandrovteam__pyimzML" / "Example_Processed.imzML"
     done = gpuconvert.export(source, tmp_path / "example.mzpeak")
     assert (done.points_stored, done.points_marked) == (36856, 13286)
+
+
+LAUNCHER = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+"""A small process in between: one inherits the peak memory of the one that starts it."""
+
+
+def command(*words):
+    """Run the command line; return exit code, stdout and stderr."""
+    between = [sys.executable, "-I", "-S", "-c", LAUNCHER]
+    ended = subprocess.run(
+        [*between, sys.executable, "-m", "gpuconvert", *map(str, words)], capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def test_the_command_line_goes_by_the_suffix_or_is_told(tmp_path):
+    source = write_imzml(tmp_path, full_profiles(pixels()), representation="profile")
+    code, out, _ = command("run", source, tmp_path / "one.mzpeak")
+    assert code == 0
+    assert "zeros without their m/z, put back within" in out
+    assert "point layout, split dialect" in out
+    code, out, _ = command("run", source, tmp_path / "two.bin", "--to", "mzpeak", "--json")
+    assert code == 0
+    assert json.loads(out)["layout"] == "point"
+    assert (tmp_path / "one.mzpeak").read_bytes() == (tmp_path / "two.bin").read_bytes()
+    code, out, _ = command("run", tmp_path / "one.mzpeak", tmp_path / "three.mzpeak",
+                           "--mzpeak-layout", "chunk", "--lossless")  # fmt: skip
+    assert code == 0
+    assert "chunk layout, split dialect, lossless" in out
+    code, out, _ = command("inspect", tmp_path / "three.mzpeak")
+    assert code == 0
+    assert "mzPeak" in out
+
+
+def test_the_command_line_refuses_with_the_codes_of_the_others(tmp_path):
+    source = write_profile(tmp_path)
+    archive = tmp_path / "out.mzpeak"
+    code, _, error = command("plan", source, archive)
+    assert code == 2
+    assert "is to be an mzPeak, which is written in one go" in error
+    code, _, error = command("run", source, archive, "--quality-report", tmp_path / "q.md")
+    assert code == 2
+    assert "an mzPeak has none" in error
+    (tmp_path / "no.mzpeak").write_bytes(b"no")
+    code, _, error = command("run", tmp_path / "no.mzpeak", tmp_path / "out.zarr")
+    assert code == 3
+    assert "is no ZIP archive" in error
+    assert not archive.exists()
+
+
+def test_one_archive_becomes_another_without_loss(tmp_path):
+    """From D1 chunks to D4 points and back: every m/z that is stored, and every count."""
+    source = write_imzml(tmp_path, full_profiles(pixels()), representation="profile")
+    first, second = tmp_path / "first.mzpeak", tmp_path / "second.mzpeak"
+    gpuconvert.export(source, first, lossless=True, mzpeak_layout="chunk", dialect="packed")
+    gpuconvert.export(first, second, lossless=True)
+    one, two = read_all(first), read_all(second)
+    assert one.mz.tobytes() == two.mz.tobytes()
+    assert one.intensity.tobytes() == two.intensity.tobytes()
+    assert one.indptr.tolist() == two.indptr.tolist()
+
+
+@pytest.mark.parametrize("layout", ["point", "chunk"])
+def test_archives_are_written_and_read_within_the_memory_that_is_projected(tmp_path, layout):
+    source = write_imzml(
+        tmp_path, full_profiles(pixels(30, 20, ()), n=10_000), representation="profile"
+    )
+    code, out, error = command(
+        "run", source, tmp_path / "out.mzpeak", "--mzpeak-layout", layout, "--memory", "500MB",
+        "--json",
+    )  # fmt: skip
+    assert code == 0, error
+    done = json.loads(out)
+    assert done["points_read"] > 5_000_000
+    assert done["peak_memory"] <= done["projected_memory"] <= 500e6
+    code, out, error = command(
+        "run", tmp_path / "out.mzpeak", tmp_path / "out.zarr", "--memory", "900MB", "--json",
+    )  # fmt: skip
+    assert code == 0, error
+    done = json.loads(out)
+    assert done["peak_memory"] <= done["projected_memory"] <= 900e6

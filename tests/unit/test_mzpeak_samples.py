@@ -1,15 +1,19 @@
 """Archives by other writers, read by us and by plain pyarrow, and held against each other."""
 
 import io
+import json
 import zipfile
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from gpuconvert import inspect
 from gpuconvert.errors import SourceError
 from gpuconvert.readers import cut_batches, open_reader
+from gpuconvert.readers.mzpeak_arrays import SignalLayout
+from gpuconvert.readers.mzpeak_decode import Space, chunk_counts, decode_chunks
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import concatenate, decode
 
@@ -170,3 +174,33 @@ def test_runs_that_are_no_images_are_shown_and_not_converted(archives, tmp_path)
     with pytest.raises(SourceError, match="none of its 48 spectra has a position"):
         convert(path, tmp_path / "out.zarr")
     assert not list(tmp_path.iterdir())
+
+
+def test_published_delta_vectors_are_decoded(archives):
+    """Also those that the decoder of the vectors itself gets wrong or loses."""
+    values, counts = pa.large_list(pa.float64()), pa.large_list(pa.float32())
+    fields = [("spectrum_index", pa.uint64()), ("mz_chunk_start", pa.float64())]
+    fields += [("mz_chunk_end", pa.float64()), ("mz_chunk_values", values)]
+    fields += [("chunk_encoding", pa.string()), ("intensity", counts)]
+    layout = SignalLayout(
+        "chunk", "spectrum_index", "mz_chunk_values", "intensity", np.dtype("<f8"),
+        np.dtype("<f4"), "mz_chunk_start", "mz_chunk_end", "chunk_encoding",
+    )  # fmt: skip
+    cases = json.loads((archives / "vectors.json").read_text())["delta"]
+    rows = [
+        {"spectrum_index": 0, "mz_chunk_start": case["chunk_start"],
+         "mz_chunk_end": case["chunk_end_as_written_by_rust_ref"],
+         "mz_chunk_values": case["chunk_values"], "chunk_encoding": "MS:1003089",
+         "intensity": [0.0] * len(case["mz"])}
+        for case in cases
+    ]  # fmt: skip
+    chunks = pa.array(rows, pa.struct(fields))
+    counts = chunk_counts(layout, chunks)
+    assert counts.tolist() == [len(case["mz"]) for case in cases]
+    total = int(counts.sum())
+    space = Space(np.full(total, np.nan), np.ones(total, np.float32), np.zeros(total, bool))
+    decode_chunks(layout, chunks, counts, space)
+    expected = [value for case in cases for value in case["mz"]]
+    found = [None if mark else mz for mz, mark in zip(space.mz.tolist(), space.marked)]
+    assert found == expected
+    assert (space.intensity == 0).all()
