@@ -37,6 +37,8 @@ from gpuconvert.mzpeak_metadata import (
 from gpuconvert.mzpeak_points import Points
 from gpuconvert.mzpeak_spectra import Tally, resampled_points, source_points, stored_types
 from gpuconvert.mzpeak_tables import (
+    COMMON_MZ,
+    OWN_BLOCK,
     PACKED_SCAN_COLUMNS,
     SCAN_COLUMNS,
     SPECTRUM_COLUMNS,
@@ -418,9 +420,11 @@ def _write_metadata(task: _Task) -> None:
     kinds = {"centroid"} if task.centroid.any() else set()
     kinds |= {"profile"} if (~task.centroid).any() else set()
     described = describe_file(acquisition, grid, kinds, _processing(task))
+    if acquisition.shared_mz_points and task.settings.lossless:
+        described[OWN_BLOCK] = {COMMON_MZ: acquisition.shared_mz_points}
     footer = {
         key: json.dumps(value) for key, value in described.items()
-        if key not in ("version", "cv_list", "imaging")
+        if key not in ("version", "cv_list", "imaging", OWN_BLOCK)
     } | {"spectrum_count": str(acquisition.n_spectra),
          "spectrum_data_point_count": str(tally.stored)}  # fmt: skip
     facts = SpectrumFacts(task.centroid, tally.n_stored, tally.figures, tally.models)

@@ -21,6 +21,9 @@ NO_COMPRESSION, DELTA = "MS:1000576", "MS:1003089"
 ZERO_TRIMMING, INTERPOLATE = "MS:1003901", "MS:1003902"
 PROFILE, CENTROID, MS1 = "MS:1000128", "MS:1000127", "MS:1000579"
 
+OWN_BLOCK, COMMON_MZ = "gpuconvert", "common_mz_points"
+"""Where our index says that all spectra have the same m/z, which the format itself cannot."""
+
 _DATA_TYPES = {"f4": "MS:1000521", "f8": "MS:1000523", "i4": "MS:1000519", "i8": "MS:1000522"}
 _MZ: dict[str, Any] = {
     "array_type": "MS:1000514", "array_name": "m/z array", "unit": MZ_UNIT, "sorting_rank": 0,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError
+from gpuconvert.mzpeak_tables import COMMON_MZ, OWN_BLOCK
 from gpuconvert.readers.imzml_checks import Findings
 from gpuconvert.readers.imzml_facts import ScanSettings, Term, pixel_size
 from gpuconvert.readers.imzml_ibd import digest
@@ -77,10 +78,10 @@ class MzPeakReader:
         counts = np.stack([signal.n_points for signal in self._signals.values()])
         slots = {name: k for k, name in enumerate(self._signals)}
         n_points = counts[np.array([slots.get(m, 0) for m in (DATA, PEAKS)])[member], self._rows]
-        item_bytes = np.array([
-            np.dtype(item.mz_dtype).itemsize + np.dtype(item.intensity_dtype).itemsize
-            for item in encodings
-        ])  # fmt: skip
+        common = _common_points(stated, n_points) if len(encodings) == 1 else 0
+        item_bytes = np.array([np.dtype(item.intensity_dtype).itemsize for item in encodings])
+        if not common:
+            item_bytes += [np.dtype(item.mz_dtype).itemsize for item in encodings]
         size, size_source = (1.0, 1.0), "none"
         if spectra.imaging:
             size, size_source = _pixel_size(self.path, stated, findings, settings)
@@ -89,46 +90,76 @@ class MzPeakReader:
             path=str(self.path), format="mzPeak", identity=_identity(self._archive),
             x=x, y=y, z=z, order=self._rows, n_points=n_points,
             raw_bytes=n_points * item_bytes[encoding], encoding=encoding, encodings=encodings,
-            shared_mz_points=0, polarity=spectra.polarity[self._rows], region=None,
+            shared_mz_points=common, polarity=spectra.polarity[self._rows], region=None,
             origin=origin, pixel_size=size, pixel_size_source=size_source,
             instrument=_instrument(stated), mz_range=_mz_range(stated),
             warnings=tuple(findings.warnings), metadata=self._metadata(spectra, stated),
             imaging=spectra.imaging,
             reader_bytes=max(READER_BYTES[s.layout.root] for s in self._signals.values()),
         )  # fmt: skip
+        self._common_mz: NDArray[Any] = np.empty(common, encodings[0].mz_dtype)
+        if common:
+            counts = np.empty(common, encodings[0].intensity_dtype)
+            self._decode(0, 1, Space(self._common_mz, counts, np.zeros(common, bool)))
 
     def read(self, first: int, last: int, into: NDArray[np.uint8]) -> RawBatch:
         """Return rows [first, last), their bytes in `into`."""
         acquisition = self.acquisition
         code = int(acquisition.encoding[first]) if first < last else 0
         encoding = acquisition.encodings[code]
-        mz_dtype, intensity_dtype = np.dtype(encoding.mz_dtype), np.dtype(encoding.intensity_dtype)
+        types = np.dtype(encoding.mz_dtype), np.dtype(encoding.intensity_dtype)
         n_points = acquisition.n_points[first:last]
-        spectra = self._rows[first:last]
-        order = np.argsort(spectra, kind="stable")
         total = int(n_points.sum())
-        # The wider array first, so that both are aligned.
-        widths = mz_dtype.itemsize, intensity_dtype.itemsize
-        begins = (total * widths[1], 0) if widths[1] > widths[0] else (0, total * widths[0])
-        arrays = [
-            into[begin : begin + total * width].view(dtype)
-            for begin, width, dtype in zip(begins, widths, (mz_dtype, intensity_dtype), strict=True)
-        ]
-        space = Space(arrays[0], arrays[1], np.zeros(total, bool))
-        if total:
-            signal = self._signals[self._member_of[code]]
+        if acquisition.shared_mz_points:
+            begins = 0, self._common_mz.nbytes
+            into[: begins[1]] = self._common_mz.view(np.uint8)
+            mz = np.empty(total, types[0])
+        else:
+            # The wider array first, so that both are aligned.
+            begins = (0, total * types[0].itemsize)
+            if types[1].itemsize > types[0].itemsize:
+                begins = (total * types[1].itemsize, 0)
+            mz = into[begins[0] : begins[0] + total * types[0].itemsize].view(types[0])
+        intensity = into[begins[1] : begins[1] + total * types[1].itemsize].view(types[1])
+        before = self._decode(first, last, Space(mz, intensity, np.zeros(total, bool)))
+        mz_at = begins[0] + before * types[0].itemsize
+        if acquisition.shared_mz_points:
+            self._check_common(mz)
+            mz_at = np.zeros(last - first, np.int64)
+        return RawBatch(
+            into, mz_at, begins[1] + before * types[1].itemsize, n_points, *types,
+            np.arange(first, last), encoding.representation,
+        )  # fmt: skip
+
+    def _decode(self, first: int, last: int, space: Space) -> Ints:
+        """Put the points of rows [first, last) into `space`; return where each row begins there.
+
+        Rows lie in the order of the file, in which they are decoded.
+        """
+        n_points, spectra = self.acquisition.n_points[first:last], self._rows[first:last]
+        order = np.argsort(spectra, kind="stable")
+        if len(space.mz):
+            signal = self._signals[self._member_of[self.acquisition.encoding[first]]]
             with understood(self.path, "its signal"):
                 signal.read(spectra[order], self._models[first:last][order], space)
         before = np.empty(len(spectra), np.int64)
         before[order] = np.cumsum(n_points[order]) - n_points[order]
-        return RawBatch(
-            into, begins[0] + before * widths[0], begins[1] + before * widths[1], n_points,
-            mz_dtype, intensity_dtype, np.arange(first, last), encoding.representation,
-        )  # fmt: skip
+        return before
+
+    def _check_common(self, mz: NDArray[Any]) -> None:
+        """Raise SourceError where spectra do not have the m/z that all are said to have."""
+        different = (mz.reshape(-1, len(self._common_mz)) != self._common_mz).any(axis=1)
+        if different.any():
+            raise SourceError(
+                f"{self.path}: all spectra are said to have one m/z axis, but "
+                f"{int(different.sum())} of a batch of {len(different)} have another; was it "
+                "changed? export it again"
+            )
 
     def batch_bytes(self, first: int, last: int) -> int:
         """Return the bytes of buffer that rows [first, last) need."""
-        return int(self.acquisition.raw_bytes[first:last].sum())
+        shared = self._common_mz.nbytes if first < last else 0
+        return shared + int(self.acquisition.raw_bytes[first:last].sum())
 
     def mz_extent(self) -> tuple[float, float]:
         """Return the smallest and largest m/z that the file has of all spectra, in Th."""
@@ -237,6 +268,14 @@ def _choose(path: Path, spectra: Spectra, findings: Findings) -> Ints:
             f"{int(fragments.sum())} spectra of a level above MS {max(lowest, 1)} are left out"
         )
     return np.flatnonzero(placed & ~fragments)
+
+
+def _common_points(stated: dict[str, Any], n_points: Ints) -> int:
+    """Return the number of points of the one m/z axis that our own writer states, or 0."""
+    own = stated.get(OWN_BLOCK)
+    count = own.get(COMMON_MZ) if isinstance(own, dict) else None
+    fits = isinstance(count, int) and count > 0 and len(n_points) > 1
+    return int(count) if fits and count is not None and bool((n_points == count).all()) else 0
 
 
 def _rebase(spectra: Spectra, chosen: Ints) -> tuple[tuple[Ints, Ints, Ints], tuple[int, int, int]]:

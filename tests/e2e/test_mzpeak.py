@@ -99,19 +99,65 @@ def test_a_lossless_archive_gives_the_same_matrix(tmp_path, types, layout, diale
         assert (around.obs[name] == column).all(), name
 
 
+def continuous(folder, **options):
+    """A continuous imzML of profiles with zeros."""
+    spectra = [(x, y, np.linspace(100, 200, 500), counts[:500])
+               for x, y, _, counts in full_profiles(pixels()) if len(counts) >= 500]  # fmt: skip
+    return write_imzml(folder, spectra, representation="profile", mode="continuous", **options)
+
+
+@DIALECTS
 @LAYOUTS
-def test_a_lossless_archive_of_a_common_axis_keeps_it(tmp_path, layout):
-    source = write_imzml(
-        tmp_path, [(x, y, np.linspace(100, 200, 500), counts[:500])
-                   for x, y, _, counts in full_profiles(pixels())
-                   if len(counts) >= 500],
-        representation="profile", mode="continuous", mz_dtype="f4",
-    )  # fmt: skip
+@pytest.mark.parametrize("types", [("f4", "f4"), ("f8", "f4"), ("f4", "f8")])
+def test_a_lossless_archive_of_a_common_axis_keeps_it(tmp_path, types, layout, dialect):
+    source = continuous(tmp_path, mz_dtype=types[0], intensity_dtype=types[1])
     archive = tmp_path / "shared.mzpeak"
-    gpuconvert.export(source, archive, lossless=True, mzpeak_layout=layout)
+    gpuconvert.export(source, archive, lossless=True, mzpeak_layout=layout, dialect=dialect)
     gpuconvert.convert(source, tmp_path / "direct.zarr", workers=1)
-    gpuconvert.convert(archive, tmp_path / "around.zarr", workers=1, axis="source")
+    gpuconvert.convert(archive, tmp_path / "around.zarr", workers=1)
     assert matrix_bytes(tmp_path / "around.zarr") == matrix_bytes(tmp_path / "direct.zarr")
+    direct, around = (read_table(tmp_path / f"{name}.zarr") for name in ("direct", "around"))
+    assert (around.mz == direct.mz).all()
+    assert gpuconvert.verify(tmp_path / "around.zarr", archive).ok
+
+
+def test_a_stripped_archive_of_a_common_axis_finds_it_again(tmp_path):
+    source = continuous(tmp_path)
+    archive = tmp_path / "stripped.mzpeak"
+    done = gpuconvert.export(source, archive)
+    assert done.points_marked == 0
+    assert done.points_stored < done.points_read
+    gpuconvert.convert(source, tmp_path / "direct.zarr")
+    gpuconvert.convert(archive, tmp_path / "around.zarr", axis="source")
+    direct, around = (read_table(tmp_path / f"{name}.zarr") for name in ("direct", "around"))
+    known = np.isin(direct.mz, around.mz)
+    assert (direct.mz[known] == around.mz).all()
+    assert abs(direct.x[:, known] - around.x).max() == 0
+    assert direct.x[:, ~known].nnz == 0
+
+
+def test_a_common_axis_that_is_none_is_refused(tmp_path):
+    source = continuous(tmp_path)
+    archive = tmp_path / "shared.mzpeak"
+    gpuconvert.export(source, archive, lossless=True)
+    other = write_imzml(
+        tmp_path, [(1, 1, np.linspace(100, 200, 500), np.ones(500)),
+                   (2, 1, np.linspace(101, 200, 500), np.ones(500))],
+        representation="profile", name="other",
+    )  # fmt: skip
+    wrong = tmp_path / "wrong.mzpeak"
+    gpuconvert.export(other, wrong, lossless=True)
+    files = members(wrong)
+    index = json.loads(files["mzpeak_index.json"])
+    assert "gpuconvert" not in index["metadata"]
+    said = json.loads(members(archive)["mzpeak_index.json"])["metadata"]["gpuconvert"]
+    index["metadata"]["gpuconvert"] = said
+    files["mzpeak_index.json"] = json.dumps(index).encode()
+    with zipfile.ZipFile(wrong, "w") as opened:
+        for name, data in files.items():
+            opened.writestr(name, data)
+    with pytest.raises(SourceError, match="said to have one m/z axis, but 1 of a batch of"):
+        gpuconvert.convert(wrong, tmp_path / "out.zarr")
 
 
 @DIALECTS
