@@ -41,7 +41,7 @@ from gpuconvert.provenance import canonical_json
 from gpuconvert.quality import Quality
 from gpuconvert.readers import Reader, open_reader, require_pixels
 from gpuconvert.record import describe, judge
-from gpuconvert.settings import Settings, wants_mzpeak
+from gpuconvert.settings import OF_MZPEAK, Settings, check_meaning, wants_mzpeak
 from gpuconvert.spatial import PlaneFacts, element_names, finish_store
 from gpuconvert.stages import Monitor
 from gpuconvert.workspace import Workspace, check_target, commit, discard, locked, workspace_for
@@ -147,6 +147,7 @@ def _require_store(output: Path, settings: Settings) -> None:
             f"{output} is to be an mzPeak, which is written in one go: use 'gpuconvert run' or "
             "gpuconvert.export, or say --to spatialdata"
         )
+    check_meaning(settings, OF_MZPEAK, "a store; leave it out, or say --to mzpeak")
 
 
 @contextmanager

@@ -141,6 +141,21 @@ class Settings:
         return cls(**kept)
 
 
+OF_AXIS = (
+    "axis", "bins", "bin_width", "bin_ppm", "mz_range", "method", "quantity", "threshold", "gap",
+)  # fmt: skip
+"""Settings that mean nothing to spectra that are not resampled."""
+OF_MZPEAK = ("mzpeak_layout", "dialect", "lossless", "resampled")
+"""Settings that mean nothing to a store."""
+
+
+def check_meaning(settings: Settings, names: tuple[str, ...], why: str) -> None:
+    """Raise SettingsError where a setting is given that has no meaning for what is written."""
+    for name in names:
+        if getattr(settings, name) != _DEFAULTS[name]:
+            raise SettingsError(f"--{name.replace('_', '-')} has no meaning for {why}")
+
+
 def wants_mzpeak(output: Path, settings: Settings) -> bool:
     """Return whether an mzPeak is to be written: said, or by the name of the output."""
     if settings.to == "auto":
@@ -223,6 +238,8 @@ def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise SettingsError(f"{name} must be at least {least}, got {value}")
 
+
+_DEFAULTS = {item.name: item.default for item in fields(Settings)}
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
           "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip

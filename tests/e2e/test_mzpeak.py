@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import gpuconvert
-from gpuconvert import exporting
+from gpuconvert import exporting, mzpeak_members
 from gpuconvert.errors import BudgetError, OutputError, SettingsError, SourceError
 from gpuconvert.readers import open_reader
 from gpuconvert.settings import Settings
@@ -243,7 +243,7 @@ def test_an_archive_is_what_the_format_asks_for(tmp_path, mode):
 
 
 def test_spectra_stay_whole_within_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "GROUP_POINTS", 500)
+    monkeypatch.setattr(mzpeak_members, "GROUP_POINTS", 500)
     monkeypatch.setattr(exporting, "SLOT_BYTES", 4096)
     source = write_profile(tmp_path, places=pixels(9, 7))
     archive = tmp_path / "groups.mzpeak"
@@ -334,6 +334,8 @@ def test_an_archive_is_replaced_only_when_asked_to(tmp_path):
     [
         ({"duplicates": "sum"}, SettingsError, "--duplicates sum adds up resampled spectra"),
         ({"lossless": True, "resampled": True}, SettingsError, "give one"),
+        ({"axis": "orbitrap"}, SettingsError, "--axis has no meaning for the spectra of the source"),
+        ({"mz_range": (1, 2)}, SettingsError, "--mz-range has no meaning .* add --resampled"),
         ({"memory": "200MB"}, BudgetError, "is too little: 13 spectra, the largest of"),
         ({"mzpeak_layout": "list"}, SettingsError, "unknown --mzpeak-layout 'list'"),
         ({"dialect": "D4"}, SettingsError, "unknown --dialect 'D4'; available: split, packed"),
@@ -351,6 +353,8 @@ def test_a_store_is_not_written_under_the_name_of_an_mzpeak(tmp_path):
     source = write_profile(tmp_path)
     with pytest.raises(SettingsError, match="say --to spatialdata"):
         gpuconvert.convert(source, tmp_path / "out.mzpeak")
+    with pytest.raises(SettingsError, match="--lossless has no meaning for a store"):
+        gpuconvert.convert(source, tmp_path / "out.zarr", lossless=True)
     gpuconvert.convert(source, tmp_path / "out.mzpeak", to="spatialdata")
     assert (tmp_path / "out.mzpeak" / "zarr.json").is_file()
 
