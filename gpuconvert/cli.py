@@ -174,12 +174,15 @@ def convert(
 
 
 @app.command()
-def assemble(path: PlanPath, *, quality_report: Report = None, as_json: Json = False) -> None:
+def assemble(
+    path: PlanPath, *, overwrite: Overwrite = False, quality_report: Report = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
     """Make the store of a plan whose partitions are all converted."""
     if quality_report is not None:
         report.check_report_path(quality_report)
     with _stoppable() as monitor:
-        summary = conversion.assemble(path, monitor=monitor)
+        summary = conversion.assemble(path, overwrite=overwrite, monitor=monitor)
     _write_quality(quality_report, summary)
     _show(summary, as_json=as_json)
 

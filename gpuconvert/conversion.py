@@ -25,6 +25,7 @@ from gpuconvert.errors import (
     OutputError,
     PlanError,
     SourceError,
+    SourceReadError,
     Stopped,
 )
 from gpuconvert.executors import make_executor
@@ -43,7 +44,15 @@ from gpuconvert.settings import Settings
 from gpuconvert.spatial import PlaneFacts, element_names, finish_store
 from gpuconvert.spatial import read_summary as read_store
 from gpuconvert.stages import Monitor
-from gpuconvert.workspace import Workspace, check_target, commit, discard, locked, workspace_for
+from gpuconvert.workspace import (
+    Workspace,
+    check_room,
+    check_target,
+    commit,
+    discard,
+    locked,
+    workspace_for,
+)
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,9 @@ def _prepare(
             shutil.rmtree(space.parts, ignore_errors=True)
         space.parts.mkdir(parents=True, exist_ok=True)
         sweep(space.parts)
+        if not settings.ignore_space:
+            took = plan.projection
+            check_room(space, temporary=took.temporary, store=took.store)
         write_plan(plan, space.work)
     return plan, sample
 
@@ -150,22 +162,35 @@ def _opened(source: Path, settings: Settings, monitor: Monitor) -> Iterator[Read
 
 
 @contextmanager
-def _held(space: Workspace) -> Iterator[None]:
+def _held(space: Workspace, *, overwrite: bool) -> Iterator[None]:
     """Hold the workspace; leave nothing behind where there is nothing to continue from."""
     with locked(space):
         try:
-            yield
+            # Taking the lock may have moved an older store back.
+            check_target(space, overwrite=overwrite)
+            with _in_words(space):
+                yield
         except GpuconvertError as error:
-            if isinstance(error, SourceError) or not space.plan.is_file():
+            refused = isinstance(error, SourceError) and not isinstance(error, SourceReadError)
+            if refused or not space.plan.is_file():
                 discard(space)
             raise
-        except OSError as error:
-            raise OutputError(
-                error.errno,
-                f"the work on {space.output} broke off ({error.filename or 'file'}: "
-                f"{error.strerror}); mend that and run the same command again, finished "
-                "partitions are kept",
-            ) from error
+
+
+@contextmanager
+def _in_words(space: Workspace) -> Iterator[None]:
+    """Turn what the system says of files into a sentence with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, GpuconvertError):
+            raise
+        raise OutputError(
+            error.errno,
+            f"the work on {space.output} broke off ({error.filename or 'file'}: "
+            f"{error.strerror}); mend that and run the same command again, finished "
+            "partitions are kept",
+        ) from error
 
 
 def _convert_all(job: Job, executor: Executor | None) -> int:
@@ -266,7 +291,7 @@ def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
             dataset_id=job.plan.settings.id, provenance=describe(job, quality, results),
         )  # fmt: skip
     job.monitor.check()
-    commit(job.space)
+    commit(job.space, durable=job.plan.settings.durable)
     return quality, results
 
 
@@ -333,7 +358,7 @@ def run(
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
         backend, line = choose_backend(settings.backend)
-        with _held(space):
+        with _held(space, overwrite=overwrite):
             plan, sample = _prepare(space, reader, settings, backend, monitor)
             job = Job(plan, reader, backend, line, space, monitor, sample)
             reused = _convert_all(job, executor)
@@ -342,15 +367,16 @@ def run(
 
 
 def make(
-    source: Path, output: Path, settings: Settings, *, overwrite: bool = False
-) -> tuple[Path, Plan]:
+    source: Path, output: Path, settings: Settings, *, overwrite: bool = False,
+    monitor: Monitor | None = None,
+) -> tuple[Path, Plan]:  # fmt: skip
     """Write the plan that converts `source` to `output`; return its path and itself."""
-    monitor = Monitor()
+    monitor = monitor or Monitor()
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
         backend, _ = choose_backend(settings.backend)
-        with _held(space):
+        with _held(space, overwrite=overwrite):
             plan, _ = _prepare(space, reader, settings, backend, monitor)
     return space.plan, plan
 
@@ -370,30 +396,37 @@ def _check_source(plan: Plan, reader: Reader) -> None:
         )
 
 
-def convert_part(plan_path: str | Path, index: int, backend: str | None = None) -> PartSummary:
+def convert_part(
+    plan_path: str | Path, index: int, backend: str | None = None, *,
+    monitor: Monitor | None = None,
+) -> PartSummary:  # fmt: skip
     """Convert one partition of a plan; safe to call from any process, any number of times."""
     plan, space = _plan_file(Path(plan_path))
     if not 0 <= index < len(plan.partitions):
         raise PlanError(
             f"the plan has partitions 0 to {len(plan.partitions) - 1}, got index {index}"
         )
-    monitor = Monitor()
+    monitor = monitor or Monitor()
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
         chosen, line = choose_backend(backend or plan.settings.backend)
         job = Job(plan, reader, chosen, line, space, monitor)
-        return convert_partition(job.work(), index)
+        with _in_words(space):
+            return convert_partition(job.work(), index)
 
 
-def assemble(plan_path: str | Path, *, monitor: Monitor | None = None) -> Summary:
+def assemble(
+    plan_path: str | Path, *, overwrite: bool = False, monitor: Monitor | None = None
+) -> Summary:
     """Make the store of a plan whose partitions are all converted."""
     begun = time.perf_counter()
     monitor = monitor or Monitor()
     plan, space = _plan_file(Path(plan_path))
+    check_target(space, overwrite=overwrite)
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
         backend, line = choose_backend(plan.settings.backend)
         job = Job(plan, reader, backend, line, space, monitor)
-        with _held(space):
+        with _held(space, overwrite=overwrite):
             quality, results = _finish(job)
         return _summary(job, quality, results, reused=len(plan.partitions), begun=begun)

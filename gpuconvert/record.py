@@ -14,7 +14,9 @@ from gpuconvert.provenance import canonical_json, now_utc, software
 from gpuconvert.quality import PeakFigures, Quality, measure, peak_figures
 from gpuconvert.spectra import decode
 
-LOCAL = ("workers", "memory", "temp_dir", "ibd", "backend")
+LOCAL = (
+    "workers", "memory", "temp_dir", "ibd", "backend", "check_source", "durable", "ignore_space",
+)  # fmt: skip
 """Settings that say where and how the work was done; not part of a store's parameters."""
 
 
