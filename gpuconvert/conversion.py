@@ -56,6 +56,11 @@ from gpuconvert.workspace import (
     workspace_for,
 )
 
+SMALL_FILES = 2 << 20
+"""Disk space of the small files of one plane: some 180, each in blocks of its own."""
+BIN_BYTES_STORED = 64
+"""Name, m/z, edges and mean of one bin in the store, before compression."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -150,7 +155,8 @@ def _prepare(
         sweep(space.parts)
         if not settings.ignore_space:
             took = plan.projection
-            check_room(space, temporary=took.temporary, store=took.store)
+            rest = SMALL_FILES * len(plan.planes) + BIN_BYTES_STORED * plan.axis.n_bins
+            check_room(space, temporary=took.temporary, store=took.store + rest)
         write_plan(plan, space.work)
     return plan, sample
 

@@ -118,7 +118,9 @@ def locked(space: Workspace) -> Iterator[None]:
         if isinstance(error, OutputError):
             raise
         raise OutputError(
-            error.errno, f"{space.work} cannot be written: {error.strerror}"
+            error.errno,
+            f"{space.work} cannot be written: {error.strerror}; mend that or name another folder, "
+            "and run the same command again",
         ) from error
     try:
         if os.path.lexists(space.replaced) and not os.path.lexists(space.output):
@@ -194,7 +196,7 @@ def check_room(space: Workspace, *, temporary: int, store: int) -> None:
         if free < needed:
             raise OutputError(
                 errno.ENOSPC,
-                f"{place} has {free / 1e9:.3g} GB free, but the run may need {needed / 1e9:.3g} GB "
+                f"{place} has {free / 1e6:,.1f} MB free, but the run may need {needed / 1e6:,.1f} MB "
                 "there; make room, name another --temp-dir, or give --ignore-space",
             )
 
