@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.checksums import BLOCK, block_checksums, checksum, first_damaged
+from gpuconvert.durable import rename
 from gpuconvert.errors import DamagedPartError, OutputError, PlanError
 from gpuconvert.plain_zarr import array_metadata, number_codec
 from gpuconvert.provenance import canonical_json
@@ -90,8 +91,9 @@ def _seal(attributes: dict[str, Any]) -> int:
 
 
 def write_part(
-    folder: Path, fingerprint: str, summary: PartSummary, arrays: dict[str, NDArray[Any]]
-) -> None:
+    folder: Path, fingerprint: str, summary: PartSummary, arrays: dict[str, NDArray[Any]], *,
+    durable: bool = False,
+) -> None:  # fmt: skip
     """Store one finished partition, whole or not at all.
 
     A part of another fingerprint under the same index is replaced; one of the same
@@ -109,7 +111,7 @@ def write_part(
         (draft / "zarr.json").write_text(json.dumps(group))
         if final.exists() and read_summary(folder, summary.index, fingerprint) is None:
             shutil.rmtree(final)
-        _rename(draft, final)
+        _rename(draft, final, durable=durable)
     except OSError as error:
         raise OutputError(
             error.errno,
@@ -120,9 +122,9 @@ def write_part(
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _rename(draft: Path, final: Path) -> None:
+def _rename(draft: Path, final: Path, *, durable: bool) -> None:
     try:
-        draft.rename(final)
+        rename(draft, final, durable=durable)
     except OSError:
         # Another worker renamed the same part first; both hold the same bytes.
         if not final.exists():
