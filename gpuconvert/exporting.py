@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpuconvert.backends import choose_backend
-from gpuconvert.errors import BudgetError, OutputError, SettingsError
+from gpuconvert.errors import BudgetError, GpuconvertError, OutputError, SettingsError
 from gpuconvert.memory import default_budget, peak_rss
 from gpuconvert.mzpeak_archive import INDEX, NewArchive
 from gpuconvert.mzpeak_members import GROUP_POINTS, Task, write_members
@@ -28,9 +28,12 @@ from gpuconvert.plan import BASE_BYTES, MIB, SLOT_BYTES, SLOTS
 from gpuconvert.planning import decide_axis, make_plan, sample_extent, take_sample
 from gpuconvert.readers import Reader, open_reader, require_pixels
 from gpuconvert.settings import OF_AXIS, Settings, check_meaning
+from gpuconvert.source_check import SourceCheck
+from gpuconvert.spectra import Acquisition
 from gpuconvert.stages import Monitor
 from gpuconvert.workspace import (
     Workspace,
+    check_room,
     check_target,
     commit,
     discard,
@@ -61,6 +64,7 @@ class Export:
     layout, dialect, lossless, resampled : as asked for
     bytes_read, bytes_written : sizes of source and archive
     backend : of the resampling, or ""
+    source_check : what ``--check-source`` found, or ""
     warnings : sentences about the source
     seconds, stages, peak_memory, projected_memory : as for a conversion
     """
@@ -83,6 +87,7 @@ class Export:
     bytes_read: int
     bytes_written: int
     backend: str
+    source_check: str
     warnings: tuple[str, ...]
     seconds: float
     stages: dict[str, float]
@@ -174,33 +179,47 @@ def run(
     monitor = monitor or Monitor()
     _check_options(settings)
     space = workspace_for(output)
-    check_target(space, overwrite=overwrite, known=_is_archive, kind="an mzPeak archive")
-    with monitor.timed("index"):
+    _check(space, overwrite=overwrite)
+    with monitor.logged("index"):
         reader = open_reader(source, settings)
     try:
         require_pixels(reader.acquisition)
         slot_bytes, projected = _budget(reader, settings)
-        with _held(space):
+        with _held(space, overwrite=overwrite), ExitStack() as stack:
+            if not settings.ignore_space:
+                check_room(space, temporary=0, store=_most_bytes(reader.acquisition))
+            check = stack.enter_context(SourceCheck(reader)) if settings.check_source else None
             with NewArchive(space.store) as archive:
                 task, line = _prepare(reader, settings, monitor, archive, slot_bytes, space)
-                write_members(task)
+                with monitor.logged("export"):
+                    write_members(task)
+            compared = "" if check is None else check.result()
             reader.check_unchanged()
             monitor.check()
             written = space.store.stat().st_size
-            commit(space)
-        return _summary(task, space, line, written, projected, time.perf_counter() - begun)
+            commit(space, durable=settings.durable)
+        seconds = time.perf_counter() - begun
+        return _summary(task, space, (line, compared), (written, projected), seconds)
     finally:
         reader.close()
 
 
+def _most_bytes(acquisition: Acquisition) -> int:
+    """Return the size that an archive of these spectra does not exceed, about."""
+    widths = [np.dtype(e.mz_dtype).itemsize + 8 for e in acquisition.encodings]
+    return int(acquisition.n_points.sum()) * max(widths) + acquisition.n_spectra * SPECTRUM_BYTES
+
+
 @contextmanager
-def _held(space: Workspace) -> Iterator[None]:
+def _held(space: Workspace, *, overwrite: bool) -> Iterator[None]:
     """Hold the workspace; whatever happens, nothing unfinished is left."""
     with locked(space):
         try:
+            # Taking the lock may have moved an older archive back.
+            _check(space, overwrite=overwrite)
             yield
         except OSError as error:
-            if isinstance(error, OutputError) or error.errno is None:
+            if isinstance(error, GpuconvertError) or error.errno is None:
                 raise
             raise OutputError(
                 error.errno,
@@ -209,6 +228,10 @@ def _held(space: Workspace) -> Iterator[None]:
             ) from error
         finally:
             discard(space)
+
+
+def _check(space: Workspace, *, overwrite: bool) -> None:
+    check_target(space, overwrite=overwrite, known=_is_archive, kind="an mzPeak archive")
 
 
 def _prepare(
@@ -220,14 +243,14 @@ def _prepare(
     work, line = None, ""
     default = acquisition.representation
     if settings.resampled:
-        with monitor.timed("plan"):
+        with monitor.logged("plan"):
             backend, line = choose_backend(settings.backend)
             plan, _ = make_plan(reader, space.output, settings, backend)
         rows = np.arange(acquisition.n_spectra)
         work = Work(plan, reader, backend, space.parts, rows, monitor)
         default = default or ("profile" if plan.representation == "profile" else "centroid")
     elif any(item.representation is None for item in acquisition.encodings):
-        with monitor.timed("plan"):
+        with monitor.logged("plan"):
             sample = take_sample(reader)
             decision = decide_axis(reader, sample, settings, sample_extent(sample))
         default = "profile" if decision.representation == "profile" else "centroid"
@@ -240,8 +263,9 @@ def _prepare(
 
 
 def _summary(
-    task: Task, space: Workspace, line: str, written: int, projected: int, seconds: float
+    task: Task, space: Workspace, words: tuple[str, str], sizes: tuple[int, int], seconds: float
 ) -> Export:
+    """Return the summary; `words` of backend and source check, `sizes` written and projected."""
     tally, settings = task.tally, task.settings
     acquisition = task.reader.acquisition
     return Export(
@@ -261,11 +285,12 @@ def _summary(
         lossless=settings.lossless,
         resampled=settings.resampled,
         bytes_read=sum(size for _, size, _ in acquisition.identity.files),
-        bytes_written=written,
-        backend=line,
+        bytes_written=sizes[0],
+        backend=words[0],
+        source_check=words[1],
         warnings=acquisition.warnings,
         seconds=seconds,
         stages=task.monitor.seconds(),
         peak_memory=peak_rss(),
-        projected_memory=projected,
+        projected_memory=sizes[1],
     )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuconvert.durable import rename
 from gpuconvert.errors import BudgetError, PlanError
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.provenance import fingerprint
@@ -28,7 +29,7 @@ from gpuconvert.settings import Settings
 PLAN_FORMAT = 1
 MIB = 2**20
 
-BASE_BYTES = 300 * MIB
+BASE_BYTES = 256 * MIB
 """Resident size of the program with everything loaded and nothing read."""
 SPECTRUM_BYTES = 260
 """Index, table and shape columns of one spectrum, at the peak of writing the store."""
@@ -219,7 +220,7 @@ def write_plan(plan: Plan, folder: Path) -> Path:
     path = folder / "plan.json"
     draft = folder / f"plan.json.{os.getpid()}.tmp"
     draft.write_text(json.dumps(plan.to_json(), indent=1))
-    draft.replace(path)
+    rename(draft, path, durable=plan.settings.durable)
     return path
 
 

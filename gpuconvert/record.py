@@ -15,7 +15,7 @@ from gpuconvert.quality import PeakFigures, Quality, measure, peak_figures
 from gpuconvert.spectra import decode
 
 LOCAL = (
-    "workers", "memory", "temp_dir", "ibd", "backend",
+    "workers", "memory", "temp_dir", "ibd", "backend", "check_source", "durable", "ignore_space",
     "to", "mzpeak_layout", "dialect", "lossless", "resampled",
 )  # fmt: skip
 """Settings that say where and how the work was done, or are of other outputs: no parameters."""
@@ -38,7 +38,7 @@ def _bytes_below(folder: Path) -> int:
 
 def judge(job: Job, results: list[PlaneResult]) -> Quality:
     """Return how well the assembled matrices say what the source said."""
-    with job.monitor.timed("quality"):
+    with job.monitor.logged("quality"):
         peaks = _peaks(job, job.sample or take_sample(job.reader))
         stored, source, outside = (
             np.concatenate([getattr(result, name) for result in results])
@@ -72,6 +72,7 @@ def describe(job: Job, quality: Quality, results: list[PlaneResult]) -> dict[str
             {"name": Path(acquisition.path).name, "format": acquisition.format}
             | acquisition.identity.to_json()
         ),
+        "source_check": job.source_check(),
         "instrument": {"name": acquisition.instrument.name,
                        "analyser": acquisition.instrument.analyser,
                        "terms": list(acquisition.instrument.terms)},

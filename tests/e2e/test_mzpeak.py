@@ -334,7 +334,7 @@ def test_an_archive_is_replaced_only_when_asked_to(tmp_path):
     [
         ({"duplicates": "sum"}, SettingsError, "--duplicates sum adds up resampled spectra"),
         ({"lossless": True, "resampled": True}, SettingsError, "give one"),
-        ({"axis": "orbitrap"}, SettingsError, "--axis has no meaning for the spectra of the source"),
+        ({"axis": "tof"}, SettingsError, "--axis has no meaning for the spectra of the source"),
         ({"mz_range": (1, 2)}, SettingsError, "--mz-range has no meaning .* add --resampled"),
         ({"memory": "200MB"}, BudgetError, "is too little: 13 spectra, the largest of"),
         ({"mzpeak_layout": "list"}, SettingsError, "unknown --mzpeak-layout 'list'"),
