@@ -147,13 +147,13 @@ def _strip(whole: Points, exact: Floats, form: SignalFormat, tally: Tally) -> Po
     if form.marks:
         models = fit_models(whole.indptr, exact, whole.intensity)
         marked = roles == MARKED
-        marked[kept] &= _settled(indptr, exact[kept], marked[kept], models, tally)
+        marked[kept] &= _settled(indptr, whole.mz[kept], marked[kept], models, tally)
         tally.models[whole.index] = models
     return Points(whole.index, indptr, whole.mz[kept], whole.intensity[kept], marked[kept])
 
 
 def _settled(
-    indptr: Ints, mz: Floats, marked: NDArray[np.bool_], models: Floats, tally: Tally
+    indptr: Ints, mz: NDArray[Any], marked: NDArray[np.bool_], models: Floats, tally: Tally
 ) -> NDArray[np.bool_]:
     """Return which marks stay: those of spectra that a reader gets back in order.
 
@@ -161,17 +161,20 @@ def _settled(
     """
     if not marked.any():
         return marked
-    filled, wrong = fill_marks(indptr, mz, marked, models)
+    exact: Floats = mz.astype(np.float64)
+    filled, wrong = fill_marks(indptr, exact, marked, models)
+    # A reader has them in the type of the others.
+    filled = filled.astype(mz.dtype).astype(np.float64)
     owner = np.repeat(np.arange(len(wrong)), np.diff(indptr))
     falls = (np.diff(filled) < 0) & (owner[1:] == owner[:-1])
     bad = wrong >= 0
     bad[owner[1:][falls]] = True
     tally.unmarked += int(bad.sum())
     stays: NDArray[np.bool_] = marked & ~bad[owner]
-    error = np.abs(filled - mz)[stays]
+    error = np.abs(filled - exact)[stays]
     if len(error):
         tally.error = max(tally.error, float(error.max()))
-        tally.error_ppm = max(tally.error_ppm, float((error / mz[stays]).max()) * 1e6)
+        tally.error_ppm = max(tally.error_ppm, float((error / exact[stays]).max()) * 1e6)
     return stays
 
 

@@ -45,7 +45,6 @@ READER_BYTES = {"point": 120 << 20, "chunk": 200 << 20}
 an imzML takes, for 10 and for 48 million points alike."""
 
 _REPRESENTATIONS: tuple[Representation | None, ...] = (None, "profile", "centroid")
-_PIXEL_COUNTS = ("IMS:1000042", "IMS:1000043")
 _NO_MODEL = {"MS:1000031", "MS:1000032", "MS:1000529"}
 
 

@@ -147,11 +147,6 @@ class Archive:
         for file in self._mapped:
             file.close()
 
-    def check_sizes(self) -> None:
-        """Raise SourceError where a file became shorter than it was."""
-        for file in self._mapped:
-            file.check()
-
     def entries(self) -> list[dict[str, Any]]:
         """Return the entries of the index that describe members."""
         listed = self.index.get("files")

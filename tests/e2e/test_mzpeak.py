@@ -162,9 +162,11 @@ def test_a_common_axis_that_is_none_is_refused(tmp_path):
 
 @DIALECTS
 @LAYOUTS
-def test_points_that_count_come_back_unchanged(tmp_path, layout, dialect):
-    spectra = full_profiles(pixels())
-    source = write_imzml(tmp_path, spectra, representation="profile", intensity_dtype="f4")
+@pytest.mark.parametrize("mz_dtype", ["f4", "f8"])
+def test_points_that_count_come_back_unchanged(tmp_path, mz_dtype, layout, dialect):
+    spectra = [(x, y, mz.astype(mz_dtype).astype("f8"), counts)
+               for x, y, mz, counts in full_profiles(pixels())]  # fmt: skip
+    source = write_imzml(tmp_path, spectra, representation="profile", mz_dtype=mz_dtype)
     archive = tmp_path / "small.mzpeak"
     done = gpuconvert.export(source, archive, mzpeak_layout=layout, dialect=dialect)
     assert done.points_marked > 100
