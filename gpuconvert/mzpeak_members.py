@@ -204,7 +204,8 @@ def _write_metadata(task: Task) -> None:
     kinds = {"centroid"} if task.centroid.any() else set()
     kinds |= {"profile"} if (~task.centroid).any() else set()
     described = describe_file(acquisition, grid, kinds, _processing(task))
-    if acquisition.shared_mz_points and task.settings.lossless:
+    whole = task.work is None and (task.settings.lossless or bool(task.centroid.all()))
+    if acquisition.shared_mz_points and whole:
         described[OWN_BLOCK] = {COMMON_MZ: acquisition.shared_mz_points}
     footer = {
         key: json.dumps(value) for key, value in described.items()

@@ -121,6 +121,18 @@ def test_a_lossless_archive_of_a_common_axis_keeps_it(tmp_path, types, layout, d
     assert gpuconvert.verify(tmp_path / "around.zarr", archive).ok
 
 
+def test_centroids_on_a_common_axis_keep_it(tmp_path):
+    rng = np.random.default_rng(3)
+    mz = np.sort(rng.uniform(100, 900, 50))
+    spectra = [(x, y, mz, rng.gamma(2, 100, 50)) for x, y in pixels()]
+    source = write_imzml(tmp_path, spectra, mode="continuous")
+    gpuconvert.export(source, tmp_path / "peaks.mzpeak")
+    for name, path in (("direct", source), ("around", tmp_path / "peaks.mzpeak")):
+        gpuconvert.convert(path, tmp_path / f"{name}.zarr", workers=1)
+    assert matrix_bytes(tmp_path / "around.zarr") == matrix_bytes(tmp_path / "direct.zarr")
+    assert (read_table(tmp_path / "around.zarr").mz == mz).all()
+
+
 def test_a_stripped_archive_of_a_common_axis_finds_it_again(tmp_path):
     source = continuous(tmp_path)
     archive = tmp_path / "stripped.mzpeak"
