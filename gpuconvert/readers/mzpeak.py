@@ -67,16 +67,14 @@ class MzPeakReader:
         findings = Findings(self.path, settings.strict)
         chosen = _choose(self.path, spectra, findings)
         stated = file_metadata(self._archive, spectra.footer)
-        places, origin = _rebase(spectra, chosen)
+        places, origin = _rebase(self.path, spectra, chosen)
         rows = row_order(self.path, places, origin, findings, settings.duplicates)
         self._rows = chosen[rows]
         self._models = spectra.models[self._rows]
         member = self._choose_members(settings, findings)
         kind = _representations(spectra.representation[self._rows], member, settings)
         encodings, encoding, self._member_of = self._encodings(member, kind)
-        counts = np.stack([signal.n_points for signal in self._signals.values()])
-        slots = {name: k for k, name in enumerate(self._signals)}
-        n_points = counts[np.array([slots.get(m, 0) for m in (DATA, PEAKS)])[member], self._rows]
+        n_points = self._count(member)
         common = _common_points(stated, n_points) if len(encodings) == 1 else 0
         item_bytes = np.array([np.dtype(item.intensity_dtype).itemsize for item in encodings])
         if not common:
@@ -96,10 +94,24 @@ class MzPeakReader:
             imaging=spectra.imaging,
             reader_bytes=max(READER_BYTES[s.layout.root] for s in self._signals.values()),
         )  # fmt: skip
-        self._common_mz: NDArray[Any] = np.empty(common, encodings[0].mz_dtype)
-        if common:
-            counts = np.empty(common, encodings[0].intensity_dtype)
-            self._decode(0, 1, Space(self._common_mz, counts, np.zeros(common, bool)))
+        self._common_mz = self._read_common()
+
+    def _count(self, member: Ints) -> Ints:
+        """Return the points of every row in the member it is read from; (n_rows,) int64."""
+        n_points = np.zeros(len(member), np.int64)
+        for name, signal in self._signals.items():
+            own = member == name
+            n_points[own] = signal.n_points[self._rows[own]]
+        return n_points
+
+    def _read_common(self) -> NDArray[Any]:
+        """Return the m/z of all spectra, those of the first; empty where they have their own."""
+        count, encoding = self.acquisition.shared_mz_points, self.acquisition.encodings[0]
+        mz = np.empty(count, encoding.mz_dtype)
+        if count:
+            intensity = np.empty(count, encoding.intensity_dtype)
+            self._decode(0, 1, Space(mz, intensity, np.zeros(count, bool)))
+        return mz
 
     def read(self, first: int, last: int, into: NDArray[np.uint8]) -> RawBatch:
         """Return rows [first, last), their bytes in `into`."""
@@ -277,7 +289,9 @@ def _common_points(stated: dict[str, Any], n_points: Ints) -> int:
     return int(count) if fits and count is not None and bool((n_points == count).all()) else 0
 
 
-def _rebase(spectra: Spectra, chosen: Ints) -> tuple[tuple[Ints, Ints, Ints], tuple[int, int, int]]:
+def _rebase(
+    path: Path, spectra: Spectra, chosen: Ints
+) -> tuple[tuple[Ints, Ints, Ints], tuple[int, int, int]]:
     """Return z, y, x of the chosen spectra from 0, and the origin (x, y, z)."""
     if not spectra.imaging:
         zeros = np.zeros(len(chosen), np.int64)
@@ -285,6 +299,12 @@ def _rebase(spectra: Spectra, chosen: Ints) -> tuple[tuple[Ints, Ints, Ints], tu
     x, y, z = spectra.position[chosen].T
     z = np.where(z == NOWHERE, z[z != NOWHERE].min(initial=1), z)
     origin = int(x.min()), int(y.min()), int(z.min())
+    for name, column, low in zip("xyz", (x, y, z), origin, strict=True):
+        if int(column.max()) - low >= 2**31:
+            raise SourceError(
+                f"{path}: position {name} runs from {low} to {int(column.max())}, expected fewer "
+                "than 2^31 pixels; export it again"
+            )
     return (z - origin[2], y - origin[1], x - origin[0]), origin
 
 

@@ -229,6 +229,13 @@ def test_planes_and_origins_are_kept(tmp_path):
     assert (acquisition.shape, acquisition.origin) == ((2, 1, 1), (10, 20, 3))
 
 
+def test_positions_too_far_apart_are_refused(tmp_path):
+    spectra = [Spectrum([100.0], [1], [(x, 1)]) for x in (1, 2**33)]
+    path = Archive.of(spectra, dialect="D1").write(tmp_path)
+    with pytest.raises(SourceError, match="position x runs from 1 to 8589934592"):
+        read(path)
+
+
 def test_a_missing_pixel_size_is_said(tmp_path):
     spectra, _ = example()
     _, acquisition, _ = read(Archive.of(spectra, pixel_size=None).write(tmp_path))
