@@ -9,6 +9,7 @@ carries the exit code that the command line returns for it::
     ├── SourceError      (ValueError)   3   the input is refused
     │   └── SourceMissingError (FileNotFoundError)
     ├── BackendError     (RuntimeError) 1   an explicitly chosen backend cannot be used
+    │   └── KernelSourceError           1   a kernel of it is missing or does not compile
     ├── PlanError        (ValueError)   1   plan.json or a part does not fit
     ├── OutputError      (OSError)      1   the target cannot be written
     ├── StoreError       (ValueError)   1   a store is damaged or not one of ours
@@ -48,6 +49,10 @@ class SourceMissingError(SourceError, FileNotFoundError):
 
 class BackendError(GpuconvertError, RuntimeError):
     """An explicitly chosen backend cannot be used here, or failed."""
+
+
+class KernelSourceError(BackendError):
+    """A kernel is missing or does not compile: the installation is damaged."""
 
 
 class PlanError(GpuconvertError, ValueError):

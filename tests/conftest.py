@@ -7,6 +7,8 @@ from hypothesis import settings
 
 from gpuconvert.backends import BACKENDS, choose_backend
 
+CHECKOUT = Path(__file__).parents[1]
+
 # The first call of a kernel may compile it: no example is slow because of its data.
 settings.register_profile("gpuconvert", deadline=None)
 settings.load_profile("gpuconvert")
@@ -25,7 +27,7 @@ def backend(request):
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder of public real inputs beside the checkout."""
-    folder = Path(__file__).parents[2] / "shared" / "data"
+    folder = CHECKOUT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"the real inputs are not at {folder}")
     return folder
