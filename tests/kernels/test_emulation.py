@@ -20,6 +20,8 @@ from tests.property.test_resample import (  # noqa: F401 - run here on the emula
     test_bins_ascend_and_values_pass_the_threshold,
     test_counts_are_conserved,
     test_data_on_its_own_grid_is_unchanged,
+    test_heights_agree_where_points_lie_on_centres,
+    test_the_smallest_masses_and_the_ends_of_the_axis_agree,
     test_zeros_between_peaks_may_be_left_out,
 )
 from tests.strategies import axes, batches, options
