@@ -71,6 +71,10 @@ Report = Annotated[
     Path | None,
     typer.Option("--quality-report", metavar="FILE", help="Write figures to .json, .md or .txt."),
 ]
+Trace = Annotated[
+    Path | None,
+    typer.Option("--trace", metavar="FILE", help="Write what ran when, for ui.perfetto.dev."),
+]
 
 
 @contextmanager
@@ -117,12 +121,12 @@ def _write_quality(path: Path | None, summary: conversion.Summary) -> None:
 @takes_settings
 def run(
     source: Input, output: Output, settings: Settings, *, overwrite: Overwrite = False,
-    quality_report: Report = None, as_json: Json = False,
+    quality_report: Report = None, trace: Trace = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Convert INPUT into a store at OUTPUT; continues by itself where it was stopped."""
     if quality_report is not None:
         report.check_report_path(quality_report)
-    with _stoppable() as monitor:
+    with stages.tracing(trace), _stoppable() as monitor:
         summary = conversion.run(source, output, settings, overwrite=overwrite, monitor=monitor)
     _write_quality(quality_report, summary)
     _show(summary, as_json=as_json)
