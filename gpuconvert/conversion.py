@@ -315,7 +315,7 @@ def run(
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
-        backend, line = choose_backend(settings.backend)
+        backend, line = choose_backend(settings.backend, settings.devices or ())
         with _held(space):
             plan, sample = _prepare(space, reader, settings, backend, monitor)
             job = Job(plan, reader, backend, line, space, monitor, sample)
@@ -332,7 +332,7 @@ def make(
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
-        backend, _ = choose_backend(settings.backend)
+        backend, _ = choose_backend(settings.backend, settings.devices or ())
         with _held(space):
             plan, _ = _prepare(space, reader, settings, backend, monitor)
     return space.plan, plan
@@ -363,7 +363,7 @@ def convert_part(plan_path: str | Path, index: int, backend: str | None = None) 
     monitor = Monitor()
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
-        chosen, line = choose_backend(backend or plan.settings.backend)
+        chosen, line = choose_backend(backend or plan.settings.backend, plan.settings.devices or ())
         job = Job(plan, reader, chosen, line, space, monitor)
         return convert_partition(job.work(), index)
 
@@ -375,7 +375,7 @@ def assemble(plan_path: str | Path, *, monitor: Monitor | None = None) -> Summar
     plan, space = _plan_file(Path(plan_path))
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
-        backend, line = choose_backend(plan.settings.backend)
+        backend, line = choose_backend(plan.settings.backend, plan.settings.devices or ())
         job = Job(plan, reader, backend, line, space, monitor)
         with _held(space):
             quality, results = _finish(job)

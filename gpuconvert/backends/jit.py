@@ -78,6 +78,10 @@ class JitBackend:
             + FIXED_BYTES
         )
 
+    def buffer(self, n_bytes: int) -> NDArray[np.uint8]:
+        """Return a buffer that the bytes of batches are best read into."""
+        return np.empty(n_bytes, np.uint8)
+
 
 def _resize(indices: NDArray[np.int32], data: NDArray[np.float32], size: int) -> None:
     """Change the length of both in place: nothing else refers to them yet."""

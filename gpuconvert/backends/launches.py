@@ -45,13 +45,17 @@ PROBLEM = np.dtype(
 )  # fmt: skip
 """The layout of `Problem` in `problem.cuh`."""
 
-POINT_BYTES = 4 + 8 + 8 + 8 + 1 + 8 + 8 + 8 + 4 + 4 + 8
+POINT_BYTES = 4 + 8 + 8 + 8 + 1 + 8 + 8 + 8 + 4 + 4 + 8 + 8
 """Device memory per point: owner, mz, intensity, position, fault, count, left, right, first,
-last, kept."""
+last, kept, their sums."""
 NONZERO_BYTES = 4 + 4
 SPECTRUM_BYTES = 8 + 8 + 8 + 8 + 8 + 8 + 8 + 1
 SORT_BYTES = 4 + 4 + 8 + 8 + 4 + 4
 """Device memory per non-zero of `by_bin`: bin, value, key, the sort's own, row, value."""
+
+
+BIN_BYTES = 8
+"""Device memory per bin of `by_bin`: where it begins."""
 
 
 class Queue(Protocol):
@@ -73,8 +77,8 @@ class Queue(Protocol):
         """Start `kernel` with at least one thread, `n_threads` at best."""
         ...
 
-    def scan(self, values: Array) -> None:
-        """Replace int64 `values` by their running sums."""
+    def scan(self, values: Array) -> Array:
+        """Return the running sums of int64 `values`."""
         ...
 
     def sort(self, values: Array) -> None:
@@ -242,7 +246,7 @@ def resample(queue: Queue, batch: RawBatch, axis: MassAxis, options: ResampleOpt
         else:
             stem, taken = "cells", _cells(queue, spectra, axis)
         queue.launch(f"count_{stem}", n_points, *taken, *ends, kept)
-        queue.scan(kept)
+        kept = queue.scan(kept)
         queue.launch(
             "row_pointers", n_spectra + 1, spectra.offset, np.int64(n_spectra), kept, indptr
         )
@@ -339,7 +343,7 @@ def strip_zero_runs(
     indptr = queue.empty("indptr", n_spectra + 1, np.int64)
     queue.launch("find_nonzeros", n_spectra, given[0], np.int64(n_spectra), given[3], first, last)
     queue.launch("count_zero_runs", n_points, *given, kept)
-    queue.scan(kept)
+    kept = queue.scan(kept)
     queue.launch("row_pointers", n_spectra + 1, given[0], np.int64(n_spectra), kept, indptr)
     begins = queue.download(indptr)
     places = queue.empty("places", int(begins[-1]), np.int64)

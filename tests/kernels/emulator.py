@@ -132,8 +132,8 @@ class EmulatedQueue:
         getattr(library(), f"run_{kernel}")(blocks, threads, backwards, addresses)
 
     def scan(self, values):
-        """Replace `values` by their running sums."""
-        np.cumsum(values, out=values)
+        """Return the running sums."""
+        return np.cumsum(values)
 
     def sort(self, values):
         """Sort `values`."""
