@@ -11,6 +11,7 @@ carries the exit code that the command line returns for it::
     ├── BackendError     (RuntimeError) 1   an explicitly chosen backend cannot be used
     │   └── KernelSourceError           1   a kernel of it is missing or does not compile
     ├── PlanError        (ValueError)   1   plan.json or a part does not fit
+    │   └── DamagedPartError            1   a finished part is not as it was written
     ├── OutputError      (OSError)      1   the target cannot be written
     ├── StoreError       (ValueError)   1   a store is damaged or not one of ours
     ├── MissingExtraError (ImportError) 1   an optional dependency is not installed
@@ -19,6 +20,8 @@ carries the exit code that the command line returns for it::
 A message names file, place, value, expectation and remedy in one sentence,
 in lower case and without a full stop.
 """
+
+from pathlib import Path
 
 
 class GpuconvertError(Exception):
@@ -57,6 +60,20 @@ class KernelSourceError(BackendError):
 
 class PlanError(GpuconvertError, ValueError):
     """A plan or a part on disk does not fit this program or this job."""
+
+
+class DamagedPartError(PlanError):
+    """A finished part does not hold what was written; made again, it does.
+
+    folder : of the part
+    """
+
+    def __init__(self, folder: Path, found: str) -> None:
+        super().__init__(
+            f"{found}; the part is removed, run the same command again (or 'gpuconvert convert' "
+            f"with index {int(folder.name)}) to make it anew"
+        )
+        self.folder = folder
 
 
 class OutputError(GpuconvertError, OSError):

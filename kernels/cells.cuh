@@ -1,8 +1,8 @@
 // Quantity "counts": the cell of a point, and what it gives to bins.
 //
 // The formulas and their order are those of gpuconvert/resampling.py, paragraphs Cells,
-// Snap and counts. `cell_of` says where a cell lies, `Gain` what its points give; nothing
-// else knows.
+// Snap and counts. `cell_of` says where a cell lies, `curve_of` what it gives; nothing else
+// knows.
 #pragma once
 #include "axis.cuh"
 #include "curve.cuh"
@@ -88,7 +88,7 @@ struct Cells {
     }
 
     __device__ double secant(long long i) const {
-        return secant_of(points.count[i], width(i), points.problem);
+        return points.count[i] * inverse_of(width(i), points.problem);
     }
 
     // The slope of F between the cells of points i and `next`; 0 where either is empty.
@@ -100,32 +100,14 @@ struct Cells {
     }
 };
 
-// What the cell of one point gives up to a position inside it.
-struct Gain {
-    double left, width, scale, count, secant, slope_left, slope_right;
-    int linear;
-
-    __device__ double up_to(double edge) const {
-        const double x = (edge - left) * scale;
-        if (linear) return count * x;
-        return cubic(x, width, secant, slope_left, slope_right);
-    }
-};
-
-__device__ inline Gain gain_of(long long i, const Cells& cells) {
+// What the cell of point i gives from its left edge on, inside it.
+__device__ inline Curve curve_of(long long i, const Cells& cells) {
     const Points& points = cells.points;
-    Gain gain;
-    gain.left = cells.left[i];
-    gain.width = cells.width(i);
-    gain.scale = 1 / gain.width;
-    gain.count = points.count[i];
-    gain.linear = points.problem.linear;
-    gain.secant = gain.slope_left = gain.slope_right = 0;
-    if (gain.linear) return gain;
-    gain.secant = cells.secant(i);
-    gain.slope_left = cells.slope_between(points.before(i), i);
-    gain.slope_right = cells.slope_between(i, points.after(i));
-    return gain;
+    if (points.problem.linear) return straight(cells.secant(i));
+    const double slope_left = cells.slope_between(points.before(i), i);
+    const double slope_right = cells.slope_between(i, points.after(i));
+    const double h = inverse_of(cells.width(i), points.problem);
+    return cubic(h, cells.secant(i), slope_left, slope_right);
 }
 
 // Whether no earlier cell lies in the first bin of the cell of point i.
@@ -149,7 +131,9 @@ __device__ inline double add_later(long long i, int bin, double value, const Cel
         if (points.count[k] == 0 && points.position[k] >= high) return value;
         if (!(points.count[k] > 0)) continue;
         if (cells.first[k] != bin) return value;
-        if (cells.last[k] != bin) return value + fmax(gain_of(k, cells).up_to(high), 0.0);
+        if (cells.last[k] != bin) {
+            return value + fmax(curve_of(k, cells).gain(high - cells.left[k]), 0.0);
+        }
         value += points.count[k];
     }
     return value;
@@ -166,9 +150,10 @@ __device__ inline void visit_cell(long long i, const Cells& cells, Visit& visit)
     const bool owns = owns_first_bin(i, cells);
     double given = 0;
     if (first < last) {
-        const Gain gain = gain_of(i, cells);
+        const Curve curve = curve_of(i, cells);
+        const double left = cells.left[i];
         for (int bin = first; bin < last; ++bin) {
-            const double total = gain.up_to(cells.bins.edge(bin + 1LL));
+            const double total = curve.gain(cells.bins.edge(bin + 1LL) - left);
             if (bin > first || owns) visit(bin, fmax(total - given, 0.0));
             given = total;
         }

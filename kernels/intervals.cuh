@@ -10,13 +10,13 @@ __device__ inline int sign_of(double value) {
     return (value > 0) - (value < 0);
 }
 
-// Width and secant from point i to `next`, which is its neighbour.
+// Width, its inverse and secant from point i to `next`, which is its neighbour.
 struct Step {
-    double width, secant;
+    double width, inverse, secant;
 
     __device__ Step(long long i, long long next, const Points& points)
-        : width(points.mz[next] - points.mz[i]),
-          secant(secant_of(points.count[next] - points.count[i], width, points.problem)) {
+        : width(points.mz[next] - points.mz[i]), inverse(inverse_of(width, points.problem)),
+          secant((points.count[next] - points.count[i]) * inverse) {
     }
 };
 
@@ -69,14 +69,11 @@ visit_interval(long long i, const Points& points, const double* centres, Visit& 
     if (!(count > 0 || points.count[next] > 0)) return;
     const Step step(i, next, points);
     const long long first = count_below(centres, problem.n_bins, mz);
-    const double scale = secant_of(1, step.width, problem);
-    const double slope_left = problem.linear ? 0 : slope_at(i, points);
-    const double slope_right = problem.linear ? 0 : slope_at(next, points);
+    const Curve curve =
+        problem.linear
+            ? straight(step.secant)
+            : cubic(step.inverse, step.secant, slope_at(i, points), slope_at(next, points));
     for (long long bin = first; bin < problem.n_bins && centres[bin] < points.mz[next]; ++bin) {
-        const double t = centres[bin] - mz;
-        const double gained =
-            problem.linear ? step.secant * t
-                           : cubic(t * scale, step.width, step.secant, slope_left, slope_right);
-        visit((int)bin, count + gained);
+        visit((int)bin, count + curve.gain(centres[bin] - mz));
     }
 }
