@@ -72,11 +72,10 @@ class CudaDevice:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._device = cp.cuda.Device(number)
         properties = cp.cuda.runtime.getDeviceProperties(number)
         self.name = properties["name"].decode()
         self.processors = int(properties["multiProcessorCount"])
-        self.arch = int(self._device.compute_capability)
+        self.arch = int(cp.cuda.Device(number).compute_capability)
         self._functions: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -87,7 +86,7 @@ class CudaDevice:
 
     def current(self) -> AbstractContextManager[Any]:
         """Make this the device of the calling thread."""
-        device: AbstractContextManager[Any] = self._device
+        device: AbstractContextManager[Any] = cp.cuda.Device(self.number)
         return device
 
     def memory(self) -> tuple[int, int]:
@@ -98,7 +97,7 @@ class CudaDevice:
 
     def link(self) -> str:
         """Return speed and width of its PCIe link, as the system tells them."""
-        folder = PCI_FOLDER / str(self._device.pci_bus_id).lower()
+        folder = PCI_FOLDER / str(cp.cuda.Device(self.number).pci_bus_id).lower()
         try:
             speed, width = (
                 (folder / f"current_link_{what}").read_text().strip() for what in ("speed", "width")
@@ -191,7 +190,7 @@ class CudaSlot:
         if values.dtype == np.uint8:
             words = self._shaped(name, (-(-values.nbytes // 4),), np.dtype(np.uint32))
             # Kernels read bytes by words: what follows the last byte is set, and never shown.
-            words[-1:].data.memset_async(0, 4, self._stream)
+            words[-1:].fill(0)
             target = cp.ndarray(values.shape, values.dtype, memptr=words.data)
         else:
             target = self._shaped(name, values.shape, values.dtype)

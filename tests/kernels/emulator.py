@@ -97,6 +97,18 @@ def _word_aligned(values):
     return padded
 
 
+def run_kernel(kernel, grid, arguments):
+    """Run every thread of a grid: blocks, threads of each, and whether the last goes first."""
+    held = []
+    for value, wanted in zip(arguments, parameters(kernel), strict=True):
+        pointer = isinstance(value, np.ndarray)
+        assert (pointer, value.dtype.str[1:]) == wanted, f"{kernel}: {wanted}"
+        assert not pointer or value.flags.c_contiguous
+        held.append(np.array([value.ctypes.data if pointer else value]))
+    addresses = (ctypes.c_void_p * len(held))(*(value.ctypes.data for value in held))
+    getattr(library(), f"run_{kernel}")(*grid, addresses)
+
+
 class EmulatedQueue:
     """Runs kernels at once, in memory that is filled with rubbish beforehand."""
 
@@ -120,16 +132,9 @@ class EmulatedQueue:
     def launch(self, kernel, n_threads, *arguments):
         """Run every thread of a small grid."""
         assert n_threads > 0
-        blocks, threads, backwards = GRIDS[self.launched % len(GRIDS)]
+        grid = GRIDS[self.launched % len(GRIDS)]
         self.launched += 1
-        held = []
-        for value, wanted in zip(arguments, parameters(kernel), strict=True):
-            pointer = isinstance(value, np.ndarray)
-            assert (pointer, value.dtype.str[1:]) == wanted, f"{kernel}: {wanted}"
-            assert not pointer or value.flags.c_contiguous
-            held.append(np.array([value.ctypes.data if pointer else value]))
-        addresses = (ctypes.c_void_p * len(held))(*(value.ctypes.data for value in held))
-        getattr(library(), f"run_{kernel}")(blocks, threads, backwards, addresses)
+        run_kernel(kernel, grid, arguments)
 
     def scan(self, values):
         """Return the running sums."""
