@@ -7,6 +7,7 @@ for every way in which a device can be missing or fail. No claim that CuPy does 
 import importlib
 import shutil
 import sys
+import time
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 
@@ -28,8 +29,27 @@ class CudaError(RuntimeError):
     """What both interfaces of CUDA raise."""
 
 
+class Pointer:
+    """Where an array lies."""
+
+    def __init__(self, array):
+        self.bytes = np.asarray(array).reshape(-1).view(np.uint8)
+
+    def copy_from_device_async(self, other, n_bytes, stream):
+        self.bytes[:n_bytes] = other.bytes[:n_bytes]
+
+
+class Event:
+    """A moment of a stream."""
+
+    def record(self, stream):
+        self.seconds = time.perf_counter()
+
+
 class Array(np.ndarray):
     """An array of the device: host memory with CuPy's verbs."""
+
+    data = property(Pointer)
 
     def set(self, values, stream):
         self[...] = values
@@ -105,10 +125,12 @@ class Machine:
                 getDeviceProperties=lambda _: {"name": b"Standin", "multiProcessorCount": 2},
             ),
             driver=SimpleNamespace(CUDADriverError=CudaError), Device=device, Stream=stream,
+            Event=Event,
+            get_elapsed_time=lambda first, second: 1000 * (second.seconds - first.seconds),
         )  # fmt: skip
         cupy.empty = self.empty
         cupy.ndarray = lambda shape, dtype, memptr: (
-            np.frombuffer(memptr, np.uint8, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            memptr.bytes[: int(np.prod(shape)) * np.dtype(dtype).itemsize]
             .view(dtype)
             .reshape(shape)
             .view(Array)
