@@ -11,7 +11,7 @@ import ctypes
 import hashlib
 import os
 import re
-import tempfile
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -200,11 +200,14 @@ def cubin_path(
     if place.is_file():
         return place
     code, _ = compiler.compile(name, sources, arch)
+    beside = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:
-            file.write(code)
-        Path(file.name).replace(place)
+        try:
+            beside.write_bytes(code)
+            beside.replace(place)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise BackendError(
             f"compiled kernels cannot be kept in {place.parent}: {error.strerror}; "
