@@ -26,12 +26,11 @@ from gpuconvert.integrity import seal
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.pixel_shapes import write_squares
 from gpuconvert.pixels import first_of_pixel
-from gpuconvert.plain_zarr import consolidate, read_node, write_group, write_numbers
+from gpuconvert.plain_zarr import Numbered, consolidate, read_node, write_group, write_numbers
 from gpuconvert.provenance import JSON
 from gpuconvert.spectra import Acquisition
 from gpuconvert.zarr_tables import (
     DICT,
-    STRING,
     Category,
     Column,
     encoding,
@@ -173,7 +172,7 @@ def _write_table(
         },
     )
     columns = _obs_columns(acquisition, plane, identity, names.shapes)
-    write_frame(table, "obs", identity.astype(STRING), columns, index_name=INDEX_NAME)
+    write_frame(table, "obs", Numbered("", identity), columns, index_name=INDEX_NAME)
     _write_var(table, axis)
     for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
         new_group(table / name, DICT)
@@ -215,7 +214,7 @@ def _obs_columns(
 
 
 def _write_var(table: Path, axis: MassAxis) -> None:
-    names = np.strings.add("mz_", np.arange(axis.n_bins).astype(STRING))
+    names = Numbered("mz_", np.arange(axis.n_bins))
     ends = {"mz_low": axis.edges[:-1], "mz_high": axis.edges[1:]}
     write_frame(table, "var", names, {"mz": axis.centres, **ends})
 
