@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +143,20 @@ class CudaSlot:
         with self._device.current(), self._stream:
             try:
                 yield
-            finally:
-                self._wait()
+            except BaseException:
+                # What went wrong first is what is told.
+                with suppress(BackendError):
+                    self._wait()
+                raise
+            self._wait()
+
+    @contextmanager
+    def _starting(self, what: str) -> Iterator[None]:
+        """Say what could not be started."""
+        try:
+            yield
+        except CudaErrors as error:
+            raise BackendError(f"{what} could not be started on {self.label}: {error}") from error
 
     def _wait(self) -> None:
         try:
@@ -195,7 +207,8 @@ class CudaSlot:
         else:
             target = self._shaped(name, values.shape, values.dtype)
         if values.nbytes:
-            target.set(values, stream=self._stream)
+            with self._starting(f"the copy of {name}"):
+                target.set(values, stream=self._stream)
         return target
 
     def constant(self, key: str, values: NDArray[np.float64]) -> Any:  # noqa: ANN401 - of CuPy
@@ -206,7 +219,8 @@ class CudaSlot:
             if self._held() + values.nbytes > self.room:
                 raise MemoryError(f"{key.partition(' ')[0]} would take {values.nbytes} bytes more")
             target = cp.empty(values.shape, values.dtype)
-            target.set(np.ascontiguousarray(values), stream=self._stream)
+            with self._starting(f"the copy of {key.partition(' ')[0]}"):
+                target.set(np.ascontiguousarray(values), stream=self._stream)
             self._constants[key] = target
         return self._constants[key]
 
@@ -215,23 +229,22 @@ class CudaSlot:
         function = self._device.function(kernel)
         most = self._device.processors * BLOCKS_PER_PROCESSOR
         blocks = min(-(-n_threads // BLOCK_THREADS), most)
+        # Failures of a kernel show later, when its results are waited for.
         self._last = f"kernel {kernel}"
-        try:
+        with self._starting(self._last):
             function((blocks,), (BLOCK_THREADS,), arguments)
-        except CudaErrors as error:
-            raise BackendError(
-                f"kernel {kernel} could not be started on {self.label}: {error}"
-            ) from error
 
     def scan(self, values: Any) -> Any:  # noqa: ANN401 - of CuPy
         """Return the running sums of int64 `values`."""
         sums = self.empty("sums", values.size, np.int64)
-        cp.cumsum(values, out=sums)
+        with self._starting("the running sum"):
+            cp.cumsum(values, out=sums)
         return sums
 
     def sort(self, values: Any) -> None:  # noqa: ANN401 - of CuPy
         """Sort uint64 `values` by a radix sort, which takes as much memory again."""
-        values.sort()
+        with self._starting("the sort by bin"):
+            values.sort()
 
     def download(self, values: Any) -> NDArray[Any]:  # noqa: ANN401 - of CuPy
         """Return `values` on the host, once all before is done."""
@@ -241,7 +254,8 @@ class CudaSlot:
             self._outbox = cupyx.empty_pinned(size, np.uint8)
         pinned = self._outbox[: values.nbytes].view(values.dtype).reshape(values.shape)
         if values.size:
-            values.get(stream=self._stream, out=pinned, blocking=False)
+            with self._starting("a copy to the host"):
+                values.get(stream=self._stream, out=pinned, blocking=False)
         self._wait()
         return np.array(pinned)
 
@@ -278,6 +292,8 @@ def find_devices(numbers: tuple[int, ...]) -> list[CudaDevice]:
 def open_slots(numbers: tuple[int, ...]) -> list[CudaSlot]:
     """Return the slots of these devices, the first of every device before the second of any."""
     devices = find_devices(numbers)
+    # Memory that a backend before this one gave back is free, whatever the driver says.
+    cp.get_default_memory_pool().free_all_blocks()
     rooms = [int(device.memory()[0] * SHARE) // SLOTS_PER_DEVICE for device in devices]
     slots = []
     for _ in range(SLOTS_PER_DEVICE):

@@ -33,6 +33,7 @@ from tests.unit.test_backends import (  # noqa: F401 - run here on the emulated 
     test_bytes_that_cannot_be_written_are_read,
     test_cell_edges_move_to_the_lower_bin_edge_but_not_half_way,
     test_long_spectra_are_those_of_the_numpy_backend,
+    test_neighbours_are_judged_by_the_native_step_at_the_second,
     test_non_zeros_are_sorted_by_bin_and_then_row,
     test_one_mz_array_for_all_gives_what_a_copy_for_each_does,
     test_points_at_one_position_count_as_the_first,
