@@ -36,6 +36,12 @@ SHARE = 0.8
 CONSTANTS = 4
 """Axes kept in a slot: a plan has one."""
 
+ALIGNMENT = 256
+"""Arrays begin at multiples of this in a pinned slab, in bytes."""
+
+LEAST_OUTBOX = 1 << 16
+"""Smallest pinned slab of a slot, in bytes."""
+
 PCI_FOLDER = Path("/sys/bus/pci/devices")
 
 CudaErrors = (cp.cuda.runtime.CUDARuntimeError, cp.cuda.driver.CUDADriverError)
@@ -246,18 +252,22 @@ class CudaSlot:
         with self._starting("the sort by bin"):
             values.sort()
 
-    def download(self, values: Any) -> NDArray[Any]:  # noqa: ANN401 - of CuPy
-        """Return `values` on the host, once all before is done."""
-        if self._outbox is None or self._outbox.nbytes < values.nbytes:
+    def download(self, *values: Any) -> list[NDArray[Any]]:  # noqa: ANN401 - of CuPy
+        """Return all `values` on the host, once all before is done, with one wait."""
+        ends = np.cumsum([-(-int(each.nbytes) // ALIGNMENT) * ALIGNMENT for each in values])
+        if self._outbox is None or self._outbox.nbytes < ends[-1]:
             self._outbox = None
-            size = 1 << (max(int(values.nbytes), 1 << 16) - 1).bit_length()
+            size = 1 << (max(int(ends[-1]), LEAST_OUTBOX) - 1).bit_length()
             self._outbox = cupyx.empty_pinned(size, np.uint8)
-        pinned = self._outbox[: values.nbytes].view(values.dtype).reshape(values.shape)
-        if values.size:
-            with self._starting("a copy to the host"):
-                values.get(stream=self._stream, out=pinned, blocking=False)
+        slabs = []
+        for each, begin in zip(values, [0, *ends[:-1]], strict=True):
+            slab = self._outbox[begin : begin + each.nbytes].view(each.dtype).reshape(each.shape)
+            if each.size:
+                with self._starting("a copy to the host"):
+                    each.get(stream=self._stream, out=slab, blocking=False)
+            slabs.append(slab)
         self._wait()
-        return np.array(pinned)
+        return [np.array(slab) for slab in slabs]
 
     def span(self, stage: str) -> AbstractContextManager[None]:
         """Name what the block does, for profilers and traces."""

@@ -85,8 +85,8 @@ class Queue(Protocol):
         """Sort uint64 `values`."""
         ...
 
-    def download(self, values: Array) -> NDArray[Any]:
-        """Return `values` on the host, once all before is done."""
+    def download(self, *values: Array) -> list[NDArray[Any]]:
+        """Return all `values` on the host, once all before is done."""
         ...
 
     def span(self, stage: str) -> AbstractContextManager[None]:
@@ -250,18 +250,17 @@ def resample(queue: Queue, batch: RawBatch, axis: MassAxis, options: ResampleOpt
         queue.launch(
             "row_pointers", n_spectra + 1, spectra.offset, np.int64(n_spectra), kept, indptr
         )
-        rows_begin = queue.download(indptr)
+        (rows_begin,) = queue.download(indptr)
         total = int(rows_begin[-1])
         indices = queue.empty("indices", total, np.int32)
         data = queue.empty("data", total, np.float32)
         if total:
             queue.launch(f"emit_{stem}", n_points, *taken, kept, indices, data)
     with queue.span("d2h"):
-        below, above = queue.download(outside)
-        return CsrBlock(
-            batch.rows, rows_begin, queue.download(indices), queue.download(data),
-            queue.download(spectra.tic), below + above, queue.download(spectra.faults),
-        )  # fmt: skip
+        bins, values, tic, ends_of, faults = queue.download(
+            indices, data, spectra.tic, outside, spectra.faults
+        )
+    return CsrBlock(batch.rows, rows_begin, bins, values, tic, ends_of[0] + ends_of[1], faults)
 
 
 def _empty_block(rows: NDArray[np.int64]) -> CsrBlock:
@@ -302,12 +301,10 @@ def by_bin(queue: Queue, block: CsrBlock, n_bins: int) -> CscBlock:
             sorted_rows, sorted_data,
         )  # fmt: skip
     with queue.span("d2h"):
-        begins = queue.download(offset)
-        filled = np.flatnonzero(np.diff(begins))
-        return CscBlock(
-            filled.astype(np.int32), np.append(begins[filled], np.int64(n_values)),
-            queue.download(sorted_rows), queue.download(sorted_data),
-        )  # fmt: skip
+        begins, to_rows, to_data = queue.download(offset, sorted_rows, sorted_data)
+    filled = np.flatnonzero(np.diff(begins))
+    starts = np.append(begins[filled], np.int64(n_values))
+    return CscBlock(filled.astype(np.int32), starts, to_rows, to_data)
 
 
 def strip_zero_runs(
@@ -345,11 +342,12 @@ def strip_zero_runs(
     queue.launch("count_zero_runs", n_points, *given, kept)
     kept = queue.scan(kept)
     queue.launch("row_pointers", n_spectra + 1, given[0], np.int64(n_spectra), kept, indptr)
-    begins = queue.download(indptr)
+    (begins,) = queue.download(indptr)
     places = queue.empty("places", int(begins[-1]), np.int64)
     null = queue.empty("fault", int(begins[-1]), np.uint8)
     queue.launch("emit_zero_runs", n_points, *given[1:], first, last, kept, places, null)
-    return queue.download(places), queue.download(null).astype(bool), begins
+    kept_places, marks = queue.download(places, null)
+    return kept_places, marks.astype(bool), begins
 
 
 def halve_image(queue: Queue, image: NDArray[Any]) -> NDArray[Any]:
@@ -370,5 +368,5 @@ def halve_image(queue: Queue, image: NDArray[Any]) -> NDArray[Any]:
         kernel, n, queue.upload("image", np.ascontiguousarray(image).reshape(-1)),
         np.int64(n_channels), np.int64(n_rows), np.int64(n_columns), half,
     )  # fmt: skip
-    found: NDArray[Any] = queue.download(half).reshape(shape)
-    return found
+    (found,) = queue.download(half)
+    return found.reshape(shape)

@@ -144,9 +144,9 @@ class EmulatedQueue:
         """Sort `values`."""
         values.sort()
 
-    def download(self, values):
-        """Return a copy of `values`."""
-        return np.array(values)
+    def download(self, *values):
+        """Return copies of all."""
+        return [np.array(each) for each in values]
 
     def span(self, stage):
         """Name nothing."""
