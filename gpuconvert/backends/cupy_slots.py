@@ -54,9 +54,7 @@ def count_devices() -> int:
     except cp.cuda.runtime.CUDARuntimeError as error:
         driver = int(cp.cuda.runtime.driverGetVersion())
         if driver == 0:
-            raise BackendError(
-                "no NVIDIA driver is loaded; install one, nvidia-smi then lists the devices"
-            ) from error
+            raise BackendError(f"no NVIDIA driver answers: {error}") from error
         needed = int(cp.cuda.runtime.runtimeGetVersion())
         if driver < needed:
             raise BackendError(

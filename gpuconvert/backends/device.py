@@ -7,7 +7,9 @@ several devices, overlap. Which numbers come out is the affair of `kernels/`.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import importlib.util
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -31,6 +33,11 @@ HOST_FIXED_BYTES = 1 << 17
 """Host memory of a batch: a non-zero in the block and in a pinned slab of up to twice its
 size, columns over spectra and their copies, and whatever the batch."""
 
+DRIVER = "libcuda.so.1"
+NO_DRIVER = "no NVIDIA driver is loaded; install one, nvidia-smi then lists the devices"
+NO_CUPY = (
+    "CuPy is not installed; pip install 'gpuconvert[cuda13]', or [cuda12] for drivers before 580"
+)
 REMEDY = "free memory on it, or choose another one with --devices"
 
 MOST_POINTS = 2**30
@@ -56,17 +63,24 @@ class Slot(launches.Queue, Protocol):
         ...
 
 
+def _load_driver() -> None:
+    """Load the driver's library, which every other one needs; OSError where there is none."""
+    ctypes.CDLL(DRIVER)
+
+
 def _library() -> Any:  # noqa: ANN401 - a module that type checkers do not see
-    """Return the module that talks to CuPy; BackendError where CuPy is missing."""
+    """Return the module that talks to CuPy; BackendError where it or the driver is missing.
+
+    Without a driver CuPy is not even loaded: it takes half a second and 100 MB.
+    """
+    if importlib.util.find_spec("cupy") is None:
+        raise BackendError(NO_CUPY)
+    try:
+        _load_driver()
+    except OSError as error:
+        raise BackendError(NO_DRIVER) from error
     try:
         return importlib.import_module("gpuconvert.backends.cupy_slots")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in {"cupy", "cupyx"}:
-            raise
-        raise BackendError(
-            "CuPy is not installed; pip install 'gpuconvert[cuda13]', or [cuda12] for drivers "
-            "before 580"
-        ) from error
     except ImportError as error:
         raise BackendError(f"CuPy cannot be loaded: {error}") from error
 

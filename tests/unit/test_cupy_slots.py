@@ -9,11 +9,13 @@ import shutil
 import sys
 import time
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
+from gpuconvert.backends import device
 from gpuconvert.backends.device import DeviceBackend
 from gpuconvert.backends.host import HostBackend
 from gpuconvert.errors import BackendError
@@ -107,7 +109,7 @@ class Machine:
 
     def modules(self):
         """Return the stand-ins for cupy and cupyx."""
-        device = type("Device", (), {
+        kind = type("Device", (), {
             "__init__": lambda self, number: None, "__enter__": lambda self: self,
             "__exit__": lambda self, *_: None, "compute_capability": "90",
             "pci_bus_id": "0000:1B:00.0",
@@ -117,6 +119,7 @@ class Machine:
             "__exit__": lambda self, *_: None, "synchronize": lambda _: self.synchronize(),
         })  # fmt: skip
         cupy, cupyx = ModuleType("cupy"), ModuleType("cupyx")
+        cupy.__spec__ = ModuleSpec("cupy", None)
         cupy.cuda = SimpleNamespace(
             runtime=SimpleNamespace(
                 CUDARuntimeError=CudaError, getDeviceCount=self.get_count,
@@ -124,7 +127,7 @@ class Machine:
                 memGetInfo=lambda: (30 * 10**9, 40 * 10**9),
                 getDeviceProperties=lambda _: {"name": b"Standin", "multiProcessorCount": 2},
             ),
-            driver=SimpleNamespace(CUDADriverError=CudaError), Device=device, Stream=stream,
+            driver=SimpleNamespace(CUDADriverError=CudaError), Device=kind, Stream=stream,
             Event=Event,
             get_elapsed_time=lambda first, second: 1000 * (second.seconds - first.seconds),
         )  # fmt: skip
@@ -155,6 +158,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(made.slots, "load_nvrtc", lambda: None)
     monkeypatch.setattr(made.slots, "cubin_path", lambda name, arch: tmp_path / name)
     monkeypatch.setattr(made.slots, "PCI_FOLDER", tmp_path)
+    monkeypatch.setattr(device, "_load_driver", lambda: None)
     yield made
     sys.modules.pop(NAME, None)
 
@@ -162,7 +166,7 @@ def machine(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ({"driver": 0}, "no NVIDIA driver is loaded; install one, nvidia-smi then lists"),
+        ({"driver": 0}, "no NVIDIA driver answers: cudaErrorInsufficientDriver"),
         (
             {"driver": 12040},
             r"the driver is for CUDA 12.4 and CuPy for 13.2; update the driver, or",

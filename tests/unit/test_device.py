@@ -4,8 +4,8 @@ Held here: what is cut and put together again is what one piece gives, slots are
 over and given back, and every refusal says device, batch and remedy.
 """
 
+import re
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -203,27 +203,41 @@ def test_memory_grows_with_points_and_values():
     assert len(backend.buffer(17)) == 17
 
 
-WITHOUT = """
-import sys
-sys.modules["cupy"] = None
-from gpuconvert.backends import choose_backend
-from gpuconvert.errors import BackendError
-print(choose_backend("auto")[1])
-try:
-    choose_backend("cuda")
-except BackendError as error:
-    print(error)
-"""
+def missing_cupy(name):
+    assert name == "cupy"
 
 
-def test_without_cupy_auto_takes_the_next_and_cuda_says_what_to_install():
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True
-    )
-    chosen, refused = done.stdout.strip().splitlines()
-    missing = "CuPy is not installed; pip install 'gpuconvert[cuda13]', or [cuda12] for drivers"
-    assert chosen.startswith(f"backend cpu (cuda: {missing}")
-    assert refused.startswith(f"backend cuda cannot be used here: {missing}")
+def without_driver():
+    raise OSError("libcuda.so.1: cannot open shared object file")
+
+
+CUPY = "CuPy is not installed; pip install 'gpuconvert[cuda13]', or [cuda12] for drivers before 580"
+DRIVER = "no NVIDIA driver is loaded; install one, nvidia-smi then lists the devices"
+
+
+@pytest.mark.parametrize(
+    ("find_spec", "load_driver", "words"),
+    [(missing_cupy, without_driver, CUPY), (lambda name: name, without_driver, DRIVER)],
+)
+def test_what_is_missing_is_said_and_auto_takes_the_next(
+    monkeypatch, find_spec, load_driver, words
+):
+    monkeypatch.setattr("importlib.util.find_spec", find_spec)
+    monkeypatch.setattr(device, "_load_driver", load_driver)
+    backend, line = choose_backend("auto")
+    assert backend.name == "cpu"
+    assert line == f"backend cpu (cuda: {words})"
+    with pytest.raises(BackendError, match=re.escape(f"backend cuda cannot be used here: {words}")):
+        choose_backend("cuda")
+    assert "cupy" not in sys.modules
+
+
+def test_a_cupy_that_cannot_be_loaded_is_said(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(device, "_load_driver", lambda: None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(BackendError, match="CuPy cannot be loaded: import of cupy halted"):
+        device.describe()
 
 
 def test_devices_are_refused_where_there_are_none():
