@@ -72,7 +72,9 @@ class HostBackend:
         indptr = np.append(first, len(indices)).astype(np.int64)
         return CscBlock(indices[first], indptr, rows[order], block.data[order])
 
-    def peak_bytes(self, n_points: int, n_spectra: int, n_nonzeros: int) -> MemoryUse:
+    def peak_bytes(
+        self, n_points: int, n_spectra: int, n_nonzeros: int, largest: int  # noqa: ARG002
+    ) -> MemoryUse:  # fmt: skip
         """Return the memory that resampling such a batch takes at its peak."""
         return MemoryUse(
             POINT_BYTES * n_points
