@@ -27,11 +27,13 @@ from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, select
 
+HOST_POINT_BYTES = 40
 HOST_NONZERO_BYTES = 24
 HOST_SPECTRUM_BYTES = 200
 HOST_FIXED_BYTES = 1 << 17
-"""Host memory of a batch: a non-zero in the block and in a pinned slab of up to twice its
-size, columns over spectra and their copies, and whatever the batch."""
+"""Host memory of a batch: per point (to decode dtypes that the kernels do not), per non-zero
+(in the block, and in a pinned slab of up to twice its size), per spectrum, and whatever the
+batch."""
 
 DRIVER = "libcuda.so.1"
 NO_DRIVER = "no NVIDIA driver is loaded; install one, nvidia-smi then lists the devices"
@@ -150,10 +152,15 @@ class DeviceBackend:
                     f"{2 * pieces} pieces: {error}; {REMEDY}"
                 ) from error
 
-    def peak_bytes(self, n_points: int, n_spectra: int, n_nonzeros: int) -> MemoryUse:
+    def peak_bytes(
+        self, n_points: int, n_spectra: int, n_nonzeros: int, largest: int  # noqa: ARG002
+    ) -> MemoryUse:  # fmt: skip
         """Return the memory that resampling such a batch takes at its peak."""
         return MemoryUse(
-            HOST_NONZERO_BYTES * n_nonzeros + HOST_SPECTRUM_BYTES * n_spectra + HOST_FIXED_BYTES,
+            HOST_POINT_BYTES * n_points
+            + HOST_NONZERO_BYTES * n_nonzeros
+            + HOST_SPECTRUM_BYTES * n_spectra
+            + HOST_FIXED_BYTES,
             2 * launches.POINT_BYTES * n_points
             + 2 * launches.NONZERO_BYTES * n_nonzeros
             + 2 * launches.SPECTRUM_BYTES * n_spectra,

@@ -166,6 +166,6 @@ class EmulatedBackend:
         """Sort with the kernels."""
         return launches.by_bin(EmulatedQueue(), block, n_bins)
 
-    def peak_bytes(self, n_points, n_spectra, n_nonzeros):
+    def peak_bytes(self, n_points, n_spectra, n_nonzeros, largest):
         """Return nothing: memory is the device's affair."""
         return MemoryUse(0)

@@ -197,9 +197,10 @@ def test_a_sort_that_runs_out_of_memory_is_tried_once_more_and_then_named():
 
 def test_memory_grows_with_points_and_values():
     backend = DeviceBackend(slots=[])
-    small, large = backend.peak_bytes(10, 1, 10), backend.peak_bytes(1000, 1, 10)
+    small, large = backend.peak_bytes(10, 1, 10, 10), backend.peak_bytes(1000, 1, 10, 1000)
     assert large.device - small.device == 2 * 990 * launches.POINT_BYTES
-    assert backend.peak_bytes(10, 1, 1010).host - small.host == 1000 * device.HOST_NONZERO_BYTES
+    more = backend.peak_bytes(10, 1, 1010, 10)
+    assert more.host - small.host == 1000 * device.HOST_NONZERO_BYTES
     assert len(backend.buffer(17)) == 17
 
 
