@@ -241,10 +241,12 @@ def _prepare(
     """Return the task, its decisions made, and a line about the backend."""
     acquisition = reader.acquisition
     work, line = None, ""
+    # Without resampling there is nothing to compute on a device, and nothing to read for one.
+    backend, _ = choose_backend("numpy")
     default = acquisition.representation
     if settings.resampled:
         with monitor.logged("plan"):
-            backend, line = choose_backend(settings.backend)
+            backend, line = choose_backend(settings.backend, settings.devices or ())
             plan, _ = make_plan(reader, space.output, settings, backend)
         rows = np.arange(acquisition.n_spectra)
         work = Work(plan, reader, backend, space.parts, rows, monitor)
@@ -258,7 +260,7 @@ def _prepare(
         (item.representation or default) == "centroid" for item in acquisition.encodings
     ])[acquisition.encoding]  # fmt: skip
     tally = Tally.of(acquisition.n_spectra)
-    task = Task(reader, settings, monitor, archive, tally, centroid, slot_bytes, work)
+    task = Task(reader, settings, monitor, archive, tally, centroid, slot_bytes, backend, work)
     return task, line
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from gpuconvert.backends import Backend
 from gpuconvert.mzpeak_archive import NewArchive
 from gpuconvert.mzpeak_metadata import (
     Grid,
@@ -56,6 +57,7 @@ class Task:
     """What the parts of an export share.
 
     centroid : (n_spectra,) bool, which member each spectrum goes to
+    backend : has the buffers that are read into
     work : the resampling, or None
     """
 
@@ -66,6 +68,7 @@ class Task:
     tally: Tally
     centroid: NDArray[np.bool_]
     slot_bytes: int
+    backend: Backend
     work: Work | None
 
 
@@ -157,7 +160,7 @@ def _points(task: Task, form: SignalFormat, chosen: NDArray[np.bool_]) -> Iterat
     if not ranges:
         return
     strip = not settings.lossless and not task.centroid[chosen].any()
-    for batch in read_ahead(reader, ranges, monitor):
+    for batch in read_ahead(reader, ranges, task.backend, monitor):
         monitor.check()
         with monitor.timed("resample" if task.work else "strip"):
             if task.work is not None:
