@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -544,13 +545,24 @@ def test_one_archive_becomes_another_without_loss(tmp_path):
     assert one.indptr.tolist() == two.indptr.tolist()
 
 
+WRITE_LARGE = """
+from pathlib import Path
+from tests.e2e.data import pixels
+from tests.e2e.test_mzpeak import full_profiles
+from tests.imzml_writer import write_imzml
+spectra = full_profiles(pixels(30, 20, ()), n=10_000)
+write_imzml(Path({folder!r}), spectra, representation="profile")
+"""
+"""Run apart: what other tests start would inherit the memory that this takes."""
+
+
 @pytest.mark.parametrize("layout", ["point", "chunk"])
 def test_archives_are_written_and_read_within_the_memory_that_is_projected(tmp_path, layout):
-    source = write_imzml(
-        tmp_path, full_profiles(pixels(30, 20, ()), n=10_000), representation="profile"
-    )
+    root = Path(__file__).parents[2]
+    script = WRITE_LARGE.format(folder=str(tmp_path))
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=root)
     code, out, error = command(
-        "run", source, tmp_path / "out.mzpeak", "--mzpeak-layout", layout, "--memory", "500MB",
+        "run", tmp_path / "test.imzML", tmp_path / "out.mzpeak", "--mzpeak-layout", layout, "--memory", "500MB",
         "--json",
     )  # fmt: skip
     assert code == 0, error
