@@ -561,10 +561,8 @@ def test_archives_are_written_and_read_within_the_memory_that_is_projected(tmp_p
     root = Path(__file__).parents[2]
     script = WRITE_LARGE.format(folder=str(tmp_path))
     subprocess.run([sys.executable, "-c", script], check=True, cwd=root)
-    code, out, error = command(
-        "run", tmp_path / "test.imzML", tmp_path / "out.mzpeak", "--mzpeak-layout", layout, "--memory", "500MB",
-        "--json",
-    )  # fmt: skip
+    words = ("--mzpeak-layout", layout, "--memory", "500MB", "--json")
+    code, out, error = command("run", tmp_path / "test.imzML", tmp_path / "out.mzpeak", *words)
     assert code == 0, error
     done = json.loads(out)
     assert done["points_read"] > 5_000_000
