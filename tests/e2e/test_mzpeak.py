@@ -573,3 +573,19 @@ def test_archives_are_written_and_read_within_the_memory_that_is_projected(tmp_p
     assert code == 0, error
     done = json.loads(out)
     assert done["peak_memory"] <= done["projected_memory"] <= 900e6
+
+
+@pytest.mark.real_data
+@LAYOUTS
+@pytest.mark.parametrize(
+    "name",
+    ["alexandrovteam__pyimzML/Example_Continuous.imzML", "djdt__pewlib/test.imzML",
+     "djdt__pewlib/test_orbi.imzml", "galaxyp__cardinal/123_combined.imzml",
+     "galaxyp__maldiquant/outfile3.imzml", "cKNUSPeR__i2nca/pc.imzML"],
+)  # fmt: skip
+def test_real_files_go_around_without_loss(tmp_path, shared_data, name, layout):
+    source, archive = shared_data / "imzml" / name, tmp_path / "around.mzpeak"
+    gpuconvert.export(source, archive, lossless=True, mzpeak_layout=layout)
+    for path, store in ((source, "direct.zarr"), (archive, "around.zarr")):
+        gpuconvert.convert(path, tmp_path / store, workers=1)
+    assert matrix_bytes(tmp_path / "around.zarr") == matrix_bytes(tmp_path / "direct.zarr")
