@@ -19,6 +19,7 @@ from gpuconvert.settings import (
     parse_bytes,
     parse_pixel_size,
     parse_range,
+    parse_regions,
 )
 from gpuconvert.spatial import open_store
 from gpuconvert.stages import Listener, Monitor
@@ -35,6 +36,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "mz_range": parse_range,
     "bin_width": parse_bin_width,
     "pixel_size": parse_pixel_size,
+    "region": parse_regions,
 }
 
 
@@ -49,6 +51,8 @@ def settings_from(options: dict[str, Any]) -> Settings:
             values[name] = _PARSERS[name](value)
         elif name == "pixel_size" and isinstance(value, int | float):
             values[name] = (float(value), float(value))
+        elif name == "region" and isinstance(value, int):
+            values[name] = (value,)
         elif isinstance(value, os.PathLike):
             values[name] = os.fspath(value)
         else:

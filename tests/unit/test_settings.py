@@ -8,13 +8,15 @@ from gpuconvert.settings import (
     parse_bytes,
     parse_pixel_size,
     parse_range,
+    parse_regions,
 )
 
 
 def test_settings_come_back_from_json_as_they_were():
     settings = Settings(
-        axis="orbitrap", bin_width=(0.01, 400.0), mz_range=(100.0, 900.0), pixel_size=(10.0, 20.0)
-    )
+        axis="orbitrap", bin_width=(0.01, 400.0), mz_range=(100.0, 900.0),
+        pixel_size=(10.0, 20.0), region=(0, 2), ms_level=2, spectrum="profile",
+    )  # fmt: skip
     assert Settings.from_json(settings.to_json()) == settings
 
 
@@ -33,6 +35,11 @@ def test_where_the_work_is_done_does_not_decide_the_numbers():
 def test_what_decides_the_numbers_shows():
     assert Settings(threshold=1.0).conversion() != Settings().conversion()
     assert Settings(layout="csr").conversion() != Settings().conversion()
+    for asked in (
+        {"spectrum": "line"}, {"region": (1,)}, {"ms_level": 1}, {"calibration": "chord"},
+        {"mobility_bins": 50},
+    ):  # fmt: skip
+        assert Settings(**asked).conversion() != Settings().conversion()
 
 
 @pytest.mark.parametrize(
@@ -57,6 +64,11 @@ def test_what_decides_the_numbers_shows():
         ({"chunk_size": 1}, "--chunk-size must be at least 1024, got 1"),
         ({"max_bins": 0}, "--max-bins must be at least 1, got 0"),
         ({"memory": 0}, "--memory must be at least 1, got 0"),
+        ({"spectrum": "peaks"}, "unknown --spectrum 'peaks'; available: auto, line, profile"),
+        ({"calibration": "linear"}, "unknown --calibration 'linear'; available: exact, chord"),
+        ({"region": (0, -1)}, "--region must be at least 0, got -1"),
+        ({"ms_level": 3}, "--ms-level must be 1 or 2, got 3"),
+        ({"mobility_bins": 0}, "--mobility-bins must be at least 1, got 0"),
         ({"id": "a/b"}, "--id 'a/b' names elements of a store"),
     ],
 )
@@ -79,6 +91,7 @@ def test_ranges_widths_and_pixel_sizes_are_read():
     assert parse_bin_width("0.005@400") == (0.005, 400.0)
     assert parse_pixel_size("10") == (10.0, 10.0)
     assert parse_pixel_size("10x20") == (10.0, 20.0)
+    assert parse_regions("2, 0,2") == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +102,7 @@ def test_ranges_widths_and_pixel_sizes_are_read():
         (parse_range, "100-1000", "--mz-range '100-1000' is not clear; write it like 100:1000"),
         (parse_range, "a:b", "--mz-range 'a:b' is not clear"),
         (parse_bin_width, "0.005", "write it like 0.005@400"),
+        (parse_regions, "left", "--region 'left' is not clear; write it like 2 or 0,2"),
         (parse_pixel_size, "10um", "--pixel-size '10um' is not clear"),
     ],
 )
