@@ -153,6 +153,8 @@ def inspection_lines(found: Inspection) -> list[str]:
         f"{format_bytes(found.store_bytes)} before compression, "
         f"about {format_seconds(found.seconds)}",
     ]  # fmt: skip
+    if facts["refusal"]:
+        return [*lines, f"store          none: {facts['refusal']}"]
     if found.projection is None:
         return [*lines, f"memory         {found.refusal}"]
     return [

@@ -137,6 +137,8 @@ def _opened(source: Path, settings: Settings, monitor: Monitor) -> Iterator[Read
     with monitor.timed("index"):
         reader = open_reader(source, settings)
     try:
+        if reader.acquisition.refusal:
+            raise SourceError(reader.acquisition.refusal)
         yield reader
     finally:
         reader.close()

@@ -99,6 +99,7 @@ def _facts(acquisition: Acquisition) -> dict[str, Any]:
         "instrument": acquisition.instrument.name,
         "analyser": acquisition.instrument.analyser,
         "declared_mz_range": acquisition.mz_range,
+        "refusal": acquisition.refusal,
     }
 
 
