@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.errors import SourceError, SourceMissingError
+from gpuconvert.errors import SettingsError, SourceError, SourceMissingError
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import Acquisition, RawBatch
 
@@ -53,18 +53,41 @@ class Reader(Protocol):
 FORMATS: dict[str, str] = {
     ".imzml": "gpuconvert.readers.imzml:ImzmlReader",
     ".imzml.gz": "gpuconvert.readers.imzml:ImzmlReader",
+    ".d": "gpuconvert.readers.bruker:BrukerReader",
 }
 """Reader class by lower-case suffix, longest first; loaded when first needed."""
 
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "ibd": (".imzml", ".imzml.gz"),
+    "spectrum": (".d",),
+    "region": (".d",),
+    "ms_level": (".d",),
+    "calibration": (".d",),
+    "mobility_bins": (".d",),
+}
+"""Settings that mean something for some formats only, and the suffixes of those."""
 
-def _find_format(path: Path) -> str:
+
+def find_suffix(path: Path) -> str:
+    """Return the entry of `FORMATS` that `path` belongs to; SourceError where there is none."""
     name = path.name.lower()
     for suffix in sorted(FORMATS, key=len, reverse=True):
         if name.endswith(suffix):
-            return FORMATS[suffix]
+            return suffix
     raise SourceError(
         f"{path} is not a known kind of input: expected a name ending in {', '.join(FORMATS)}"
     )
+
+
+def _check_options(suffix: str, settings: Settings) -> None:
+    """Refuse a setting that means nothing for a format, where it was given."""
+    default = Settings()
+    for name, suffixes in OPTIONS.items():
+        if suffix not in suffixes and getattr(settings, name) != getattr(default, name):
+            raise SettingsError(
+                f"--{name.replace('_', '-')} has no meaning for {suffix} sources, only for "
+                f"{', '.join(suffixes)}; leave it out"
+            )
 
 
 def open_reader(path: str | Path, settings: Settings) -> Reader:
@@ -76,11 +99,15 @@ def open_reader(path: str | Path, settings: Settings) -> Reader:
         Where nothing is at `path`.
     SourceError
         Where the input is refused.
+    SettingsError
+        Where a setting is given that has no meaning for the format.
     """
     source = Path(path)
     if not source.exists():
         raise SourceMissingError(f"{source} does not exist; check the path")
-    module, _, name = _find_format(source).partition(":")
+    suffix = find_suffix(source)
+    _check_options(suffix, settings)
+    module, _, name = FORMATS[suffix].partition(":")
     reader: Any = getattr(importlib.import_module(module), name)
     opened: Reader = reader(source, settings)
     return opened
