@@ -125,7 +125,9 @@ class BrukerReader:
         for note in self.calibration.notes:
             findings.note(note)
         recalibrations = read_recalibrations(path, findings)
-        pitch = find_pitch(pixels, tables.lasers, settings, findings)
+        pitch = Pitch((1.0, 1.0), "no image")
+        if not refusal:
+            pitch = find_pitch(pixels, tables.lasers, settings, findings)
         self.frames = FrameFile(files, tables.frames, pixels.frame, form)
         self.acquisition = self._describe(
             _identity(files, tables.metadata), pixels, origin, pitch, settings,

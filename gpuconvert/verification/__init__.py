@@ -1,7 +1,8 @@
 """The independent verifier: a finished store read again, by itself and against its source.
 
-It shares no code with what wrote the store: Zarr alone reads the store, pyimzML reads
-the source, and what resampling may do to a spectrum is bounded from its definition.
+It shares no code with what wrote the store: Zarr alone reads the store, pyimzML (or a
+slow reading of Bruker's folders) the source, and what resampling may do to a spectrum
+is bounded from its definition.
 X is streamed. A check that fails is an answer; only what cannot be verified at all
 (no store, no source) is an error.
 """
@@ -17,7 +18,7 @@ from gpuconvert.errors import StoreError
 from gpuconvert.quality import Quality
 from gpuconvert.verification.checks import Check, Ledger
 from gpuconvert.verification.compare import compare
-from gpuconvert.verification.oracle import Oracle
+from gpuconvert.verification.sources import open_source
 from gpuconvert.verification.store import Store
 from gpuconvert.verification.structure import check_metadata, check_table
 
@@ -65,21 +66,21 @@ def verify(store: Path, source: Path | None = None, ibd: Path | None = None) -> 
     store
         The folder of the store.
     source
-        The imzML file that it was made of, to compare with.
+        The imzML file or ``.d`` folder that it was made of, to compare with.
     ibd
-        Its binary file, where that is not beside it under the same name.
+        The binary file of an imzML, where that is not beside it under the same name.
 
     Raises
     ------
     StoreError
         Where `store` is no store at all.
     SourceError
-        Where `source` is no imzML file that pyimzML can read.
+        Where `source` is of another kind, or cannot be read.
     """
     opened = Store(store)
     ledger = Ledger()
     with ExitStack() as stack:
-        oracle = None if source is None else stack.enter_context(Oracle(source, ibd))
+        oracle = None if source is None else stack.enter_context(open_source(source, ibd, opened))
         ledger.run("consolidated metadata", lambda: check_metadata(opened))
         names = opened.children("tables")
         if not names:
