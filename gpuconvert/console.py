@@ -138,8 +138,10 @@ def inspection_lines(found: Inspection) -> list[str]:
     px, py = facts["pixel_size_um"]
     lines = [
         f"file           {facts['file']} ({facts['format']}, {format_bytes(facts['bytes'])})",
-        f"spectra        {format_count(facts['spectra'])} on a grid of {nx} x {ny}"
-        + (f" x {nz}" if nz > 1 else "") + f", {facts['filled']:.0%} filled",
+        f"spectra        {format_count(facts['spectra'])}" + (
+            f" on a grid of {nx} x {ny}" + (f" x {nz}" if nz > 1 else "")
+            + f", {facts['filled']:.0%} filled" if facts["imaging"] else ", no imaging data"
+        ),
         f"points         {format_count(facts['points'])}; per spectrum {format_count(least)} to "
         f"{format_count(most)}, median {format_count(middle)}",
         f"stored as      {'; '.join(facts['stored_as'])}"
@@ -153,8 +155,6 @@ def inspection_lines(found: Inspection) -> list[str]:
         f"{format_bytes(found.store_bytes)} before compression, "
         f"about {format_seconds(found.seconds)}",
     ]  # fmt: skip
-    if facts["refusal"]:
-        return [*lines, f"store          none: {facts['refusal']}"]
     if found.projection is None:
         return [*lines, f"memory         {found.refusal}"]
     return [

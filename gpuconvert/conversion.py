@@ -30,7 +30,7 @@ from gpuconvert.plan import Plan, read_plan, write_plan
 from gpuconvert.planning import Sample, make_plan, project
 from gpuconvert.provenance import canonical_json
 from gpuconvert.quality import Quality
-from gpuconvert.readers import Reader, open_reader
+from gpuconvert.readers import Reader, open_reader, require_pixels
 from gpuconvert.record import describe, judge
 from gpuconvert.settings import Settings
 from gpuconvert.spatial import PlaneFacts, element_names, finish_store
@@ -137,8 +137,7 @@ def _opened(source: Path, settings: Settings, monitor: Monitor) -> Iterator[Read
     with monitor.timed("index"):
         reader = open_reader(source, settings)
     try:
-        if reader.acquisition.refusal:
-            raise SourceError(reader.acquisition.refusal)
+        require_pixels(reader.acquisition)
         yield reader
     finally:
         reader.close()

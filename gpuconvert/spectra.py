@@ -108,9 +108,9 @@ class Acquisition:
     pixel_size : (x, y) in micrometres
     pixel_size_source : where `pixel_size` is from, in words; "assumed" where nothing said
     mz_range : (low, high) in Th as declared by the header, or None
-    refusal : why no store can be made of this source, as a sentence; "" where one can
     warnings : sentences for the user, in the order found
     metadata : further header content as plain JSON values
+    imaging : whether the spectra have pixels; where not, they are strung along x
     """
 
     path: str
@@ -132,9 +132,9 @@ class Acquisition:
     pixel_size_source: str
     instrument: Instrument = Instrument()
     mz_range: tuple[float, float] | None = None
-    refusal: str = ""
     warnings: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    imaging: bool = True
 
     @property
     def n_spectra(self) -> int:

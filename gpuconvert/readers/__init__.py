@@ -113,6 +113,15 @@ def open_reader(path: str | Path, settings: Settings) -> Reader:
     return opened
 
 
+def require_pixels(acquisition: Acquisition) -> None:
+    """Raise SourceError where the spectra of a source have no pixels."""
+    if not acquisition.imaging:
+        raise SourceError(
+            f"{acquisition.path} is no imaging data: none of its {acquisition.n_spectra} spectra "
+            "has a position; 'gpuconvert inspect' shows what is in it"
+        )
+
+
 def cut_batches(
     reader: Reader, first: int, last: int, slot_bytes: int
 ) -> Iterator[tuple[int, int]]:

@@ -114,7 +114,7 @@ class BrukerReader:
         self.tables = tables = read_tables(files)
         _note_state(files, tables.metadata, findings)
         form = find_form(files, tables.metadata, settings, findings)
-        pixels, refusal = _find_pixels(path, tables, settings, findings)
+        pixels, imaging = _find_pixels(path, tables, settings, findings)
         rows, origin = _arrange(path, pixels, settings, findings)
         pixels = take(pixels, rows)
         self._form = form
@@ -126,12 +126,12 @@ class BrukerReader:
             findings.note(note)
         recalibrations = read_recalibrations(path, findings)
         pitch = Pitch((1.0, 1.0), "no image")
-        if not refusal:
+        if imaging:
             pitch = find_pitch(pixels, tables.lasers, settings, findings)
         self.frames = FrameFile(files, tables.frames, pixels.frame, form)
         self.acquisition = self._describe(
             _identity(files, tables.metadata), pixels, origin, pitch, settings,
-            refusal=refusal, warnings=findings.warnings, recalibrations=recalibrations,
+            imaging=imaging, warnings=findings.warnings, recalibrations=recalibrations,
         )  # fmt: skip
 
     def read(self, first: int, last: int, into: Bytes) -> RawBatch:
@@ -176,7 +176,7 @@ class BrukerReader:
 
     def _describe(
         self, identity: SourceIdentity, pixels: Pixels, origin: tuple[int, int, int],
-        pitch: Pitch, settings: Settings, *, refusal: str, warnings: list[str],
+        pitch: Pitch, settings: Settings, *, imaging: bool, warnings: list[str],
         recalibrations: Records,
     ) -> Acquisition:  # fmt: skip
         """Return the acquisition of `pixels`, which are in row order."""
@@ -200,7 +200,7 @@ class BrukerReader:
             shared_mz_points=0, polarity=tables.frames.polarity[pixels.frame],
             region=pixels.region.astype(np.int32), origin=origin, pixel_size=pitch.size,
             pixel_size_source=pitch.source, instrument=read_instrument(tables.metadata),
-            mz_range=read_range(tables.metadata), refusal=refusal, warnings=tuple(warnings),
+            mz_range=read_range(tables.metadata), imaging=imaging, warnings=tuple(warnings),
             metadata=_metadata(tables, self._form, self.calibration, pixels, pitch,
                                recalibrations),
         )  # fmt: skip
@@ -246,19 +246,18 @@ def _note_state(files: BrukerFiles, metadata: dict[str, str], findings: Findings
 
 def _find_pixels(
     path: Path, tables: Tables, settings: Settings, findings: Findings
-) -> tuple[Pixels, str]:
-    """Return the frames to convert, in the order of the file, and why they are no image."""
+) -> tuple[Pixels, bool]:
+    """Return the frames to convert, in the order of the file, and whether they are an image."""
     application = tables.metadata.get("MaldiApplicationType", "Imaging")
     if len(tables.spots.frame) and application == "Imaging":
         pixels = place_frames(path, tables.frames, tables.spots, findings)
-        return choose(path, pixels, tables.frames, settings), ""
-    what = f"its MaldiApplicationType is {application!r}"
-    if not len(tables.spots.frame):
-        what = "no frame has a pixel (MaldiFrameInfo)"
+        return choose(path, pixels, tables.frames, settings), True
+    if len(tables.spots.frame):
+        findings.note(f"its MaldiApplicationType is {application!r}: its spots are no pixels")
     pixels = frames_in_a_row(tables.frames)
     if settings.ms_level is not None:
         pixels = choose(path, pixels, tables.frames, settings)
-    return pixels, f"{path} is no image: {what}; convert an imaging acquisition"
+    return pixels, False
 
 
 def _arrange(

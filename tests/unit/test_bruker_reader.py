@@ -291,11 +291,14 @@ def test_an_acquisition_that_is_no_image_is_read_as_a_row_of_frames(tmp_path, op
     reader = open_folder(write_tsf(tmp_path, frames, n_samples=N_SAMPLES, spots=False))
     expect(read_all(reader), frames, line)
     assert reader.acquisition.shape == (1, 1, 12)
-    assert "is no image: no frame has a pixel (MaldiFrameInfo)" in reader.acquisition.refusal
+    assert not reader.acquisition.imaging
     path = write_tsf(tmp_path, frames, n_samples=N_SAMPLES, name="spots.d",
                      metadata={"MaldiApplicationType": "SingleSpectra"})  # fmt: skip
     reader = open_folder(path)
-    assert "its MaldiApplicationType is 'SingleSpectra'" in reader.acquisition.refusal
+    assert not reader.acquisition.imaging
+    assert "its MaldiApplicationType is 'SingleSpectra': its spots are no pixels" in str(
+        reader.acquisition.warnings
+    )
 
 
 def test_an_acquisition_that_was_not_closed_is_read_from_a_copy(tmp_path, open_folder):
