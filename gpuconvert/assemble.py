@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gpuconvert.accumulate import add_by_index, add_by_range, place
 from gpuconvert.errors import OutputError
@@ -64,17 +64,19 @@ class _Unit:
     data: NDArray[np.float32]
 
 
-def codec_for(compression: str, level: int, *, values: bool) -> BloscCodec | None:
-    """Return the codec of X for the words of the command line; None for "none".
+def codecs_for(
+    compression: str, level: int, *, values: bool
+) -> tuple[BloscCodec | Crc32cCodec, ...]:
+    """Return the codecs of X for the words of the command line; the last is a checksum.
 
     values : of the data; indices shuffle bytes instead of bits, which with lz4 is twice
         as fast and compresses sorted numbers as well
     """
     if compression == "none":
-        return None
+        return (Crc32cCodec(),)
     name: Any = compression
     shuffle: Any = "bitshuffle" if compression == "lz4" and values else "shuffle"
-    return BloscCodec(cname=name, clevel=level, shuffle=shuffle, typesize=4)
+    return BloscCodec(cname=name, clevel=level, shuffle=shuffle, typesize=4), Crc32cCodec()
 
 
 class _Matrix:
@@ -90,11 +92,12 @@ class _Matrix:
             {"encoding-type": kind, "encoding-version": "0.1.0", "shape": list(shape)}
         )
         self._group = group
-        self._compressors = codec_for(compression, level, values=False)
+        self._compressors = codecs_for(compression, level, values=False)
         self.data, self.indices = (
             group.create_array(
                 name, shape=(nonzeros,), dtype=dtype, chunks=(size,), shards=shards,
-                compressors=codec_for(compression, level, values=name == "data"), fill_value=0,
+                compressors=codecs_for(compression, level, values=name == "data"), fill_value=0,
+                config={"write_empty_chunks": True},
             )
             for name, dtype in (("data", "f4"), ("indices", "i4"))
         )  # fmt: skip
@@ -103,7 +106,7 @@ class _Matrix:
         """Store the offsets, as int64 whatever their size."""
         array = self._group.create_array(
             "indptr", shape=indptr.shape, dtype="i8", chunks=(min(len(indptr), 2**17),),
-            compressors=self._compressors, fill_value=0,
+            compressors=self._compressors, fill_value=0, config={"write_empty_chunks": True},
         )  # fmt: skip
         array[...] = indptr
 

@@ -19,7 +19,14 @@ from typing import Any
 from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
 from gpuconvert.decision import AxisDecision
-from gpuconvert.errors import GpuconvertError, OutputError, PlanError, SourceError, Stopped
+from gpuconvert.errors import (
+    DamagedPartError,
+    GpuconvertError,
+    OutputError,
+    PlanError,
+    SourceError,
+    Stopped,
+)
 from gpuconvert.executors import make_executor
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
@@ -216,7 +223,7 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
         for index in range(len(job.plan.partitions))
     ]
     job.monitor.begin("assemble", 8 * sum(part.n_nonzeros for part in found if part))
-    with make_executor(job.plan.layout.workers) as executor:
+    with _damaged_removed(), make_executor(job.plan.layout.workers) as executor:
         return [
             assemble_plane(
                 job.plan,
@@ -228,6 +235,16 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
             )
             for number, plane in enumerate(job.plan.planes)
         ]
+
+
+@contextmanager
+def _damaged_removed() -> Iterator[None]:
+    """Remove a part that turns out damaged, so that the same command makes it again."""
+    try:
+        yield
+    except DamagedPartError as error:
+        shutil.rmtree(error.folder, ignore_errors=True)
+        raise
 
 
 def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:

@@ -10,6 +10,7 @@ carries the exit code that the command line returns for it::
     │   └── SourceMissingError (FileNotFoundError)
     ├── BackendError     (RuntimeError) 1   an explicitly chosen backend cannot be used
     ├── PlanError        (ValueError)   1   plan.json or a part does not fit
+    │   └── DamagedPartError            1   a finished part is not as it was written
     ├── OutputError      (OSError)      1   the target cannot be written
     ├── StoreError       (ValueError)   1   a store is damaged or not one of ours
     ├── MissingExtraError (ImportError) 1   an optional dependency is not installed
@@ -18,6 +19,8 @@ carries the exit code that the command line returns for it::
 A message names file, place, value, expectation and remedy in one sentence,
 in lower case and without a full stop.
 """
+
+from pathlib import Path
 
 
 class GpuconvertError(Exception):
@@ -52,6 +55,20 @@ class BackendError(GpuconvertError, RuntimeError):
 
 class PlanError(GpuconvertError, ValueError):
     """A plan or a part on disk does not fit this program or this job."""
+
+
+class DamagedPartError(PlanError):
+    """A finished part does not hold what was written; made again, it does.
+
+    folder : of the part
+    """
+
+    def __init__(self, folder: Path, found: str) -> None:
+        super().__init__(
+            f"{found}; the part is removed, run the same command again (or 'gpuconvert convert' "
+            f"with index {int(folder.name)}) to make it anew"
+        )
+        self.folder = folder
 
 
 class OutputError(GpuconvertError, OSError):

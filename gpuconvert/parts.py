@@ -9,7 +9,9 @@ a part of a CSR result ``row_nnz``, ``indices``, ``data``. Both hold one entry p
 ``stored_tic``, ``source_tic`` and ``outside``, one after the other in ``tics``.
 
 Each array is one uncompressed chunk: any Zarr reader opens it, and its file is written
-and read in slices here without a copy in between.
+and read in slices here without a copy in between. The attributes of the group hold type,
+length and block checksums of every array, and a checksum of themselves: what is read is
+what was written, or is refused.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.errors import OutputError, PlanError
+from gpuconvert.checksums import BLOCK, block_checksums, checksum, first_damaged
+from gpuconvert.errors import DamagedPartError, OutputError, PlanError
 from gpuconvert.plain_zarr import array_metadata, number_codec
+from gpuconvert.provenance import canonical_json
 
 CHUNK = "c.0"
 """File of the one chunk of an array; a dot instead of a folder is one inode less to make."""
@@ -61,17 +65,26 @@ def _name(index: int) -> str:
     return f"{index:05d}"
 
 
-def _write_array(folder: Path, values: NDArray[Any]) -> None:
+def _write_array(folder: Path, values: NDArray[Any]) -> dict[str, Any]:
+    """Write one array; return what the group says of it."""
     folder.mkdir(parents=True)
     rows = max(1, len(values))
     metadata = array_metadata(values, rows, [number_codec(values)], separator=".")
     (folder / "zarr.json").write_text(json.dumps(metadata))
-    if len(values):
-        little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    raw = np.ascontiguousarray(little).view(np.uint8)
+    if len(raw):
         with (folder / CHUNK).open("wb", buffering=0) as file:
-            left = memoryview(np.ascontiguousarray(little).view(np.uint8).data)
+            left = memoryview(raw.data)
             while left:
                 left = left[file.write(left) :]
+    return {"dtype": little.dtype.str, "length": len(values), "crc32c": block_checksums(raw)}
+
+
+def _seal(attributes: dict[str, Any]) -> int:
+    """Return the checksum of the attributes of a part but for itself."""
+    said = {name: value for name, value in attributes.items() if name != "crc32c"}
+    return checksum(canonical_json(said).encode("ascii"))
 
 
 def write_part(
@@ -84,11 +97,13 @@ def write_part(
     """
     final = folder / _name(summary.index)
     draft = folder / f"{_name(summary.index)}.{uuid.uuid4().hex}.tmp"
-    attributes = {"fingerprint": fingerprint, "summary": summary.to_json()}
-    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    attributes: dict[str, Any] = {"fingerprint": fingerprint, "summary": summary.to_json()}
     try:
-        for name, values in arrays.items():
-            _write_array(draft / name, values)
+        attributes["arrays"] = {
+            name: _write_array(draft / name, values) for name, values in arrays.items()
+        }
+        attributes["crc32c"] = _seal(attributes)
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         (draft / "zarr.json").write_text(json.dumps(group))
         if final.exists() and read_summary(folder, summary.index, fingerprint) is None:
             shutil.rmtree(final)
@@ -112,68 +127,98 @@ def _rename(draft: Path, final: Path) -> None:
             raise
 
 
-def read_summary(folder: Path, index: int, fingerprint: str) -> PartSummary | None:
-    """Return the summary of a finished part, or None where there is none of this fingerprint."""
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the group of a part says of one array: type, length, checksum of every block."""
+
+    dtype: np.dtype[Any]
+    length: int
+    sums: list[int]
+
+
+def _read_group(
+    folder: Path, index: int, fingerprint: str
+) -> tuple[PartSummary, dict[str, _Stored]] | None:
     try:
         group = json.loads((folder / _name(index) / "zarr.json").read_text())
         attributes = group["attributes"]
-        if attributes["fingerprint"] != fingerprint:
+        if attributes["fingerprint"] != fingerprint or attributes["crc32c"] != _seal(attributes):
             return None
-        return PartSummary(**attributes["summary"])
-    except (OSError, ValueError, KeyError, TypeError):
+        arrays = {
+            name: _Stored(np.dtype(said["dtype"]), said["length"], said["crc32c"])
+            for name, said in attributes["arrays"].items()
+        }
+        return PartSummary(**attributes["summary"]), arrays
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def read_summary(folder: Path, index: int, fingerprint: str) -> PartSummary | None:
+    """Return the summary of a finished part, or None where there is none of this fingerprint."""
+    found = _read_group(folder, index, fingerprint)
+    return None if found is None else found[0]
 
 
 class Part:
     """One finished part, its arrays read by slices; safe to use from several threads."""
 
     def __init__(self, folder: Path, index: int, fingerprint: str) -> None:
-        summary = read_summary(folder, index, fingerprint)
-        if summary is None:
+        found = _read_group(folder, index, fingerprint)
+        if found is None:
             raise PlanError(
                 f"part {index} is missing in {folder} or belongs to another run; "
                 f"run 'gpuconvert convert' with index {index}"
             )
-        self.summary = summary
+        self.summary, self._arrays = found
         self._folder = folder / _name(index)
-        self._arrays: dict[str, tuple[np.dtype[Any], int]] = {}
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Return entries [start, stop) of an array; all of it by default."""
-        dtype, length = self._describe(name)
-        stop = length if stop is None else stop
-        values = np.empty(stop - start, dtype)
-        if not len(values):
-            return values
+        """Return entries [start, stop) of an array; all of it by default.
+
+        Raises
+        ------
+        DamagedPartError
+            Where the bytes around them are not those that were written.
+        """
+        stored = self._arrays.get(name)
+        if stored is None:
+            raise DamagedPartError(self._folder, f"part {self.summary.index} has no array {name!r}")
+        stop = stored.length if stop is None else stop
+        if stop <= start:
+            return np.empty(0, stored.dtype)
+        size = stored.dtype.itemsize
+        first, last = start * size // BLOCK, -(-stop * size // BLOCK)
+        begin = first * BLOCK
+        raw = np.empty(min(last * BLOCK, stored.length * size) - begin, np.uint8)
+        self._fill(name, raw, begin)
+        wrong = first_damaged(raw, stored.sums[first:last])
+        if wrong is not None:
+            raise DamagedPartError(
+                self._folder,
+                f"{self._folder / name / CHUNK} has other bytes from {begin + wrong * BLOCK} on "
+                "than were written there",
+            )
+        values: NDArray[Any] = raw[start * size - begin : stop * size - begin].view(stored.dtype)
+        return values
+
+    def _fill(self, name: str, raw: NDArray[np.uint8], begin: int) -> None:
+        """Fill `raw` with the bytes of an array from `begin` on."""
         path = self._folder / name / CHUNK
-        handle = os.open(path, os.O_RDONLY)
         try:
-            left, at = values.view(np.uint8).data, start * dtype.itemsize
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise DamagedPartError(self._folder, f"{path} is gone") from error
+        try:
+            left, at = memoryview(raw.data), begin
             while left:
                 done = os.preadv(handle, [left], at)
                 if not done:
-                    raise PlanError(
-                        f"{path} ends at byte {at}, expected {length * dtype.itemsize}; "
-                        f"remove {self._folder} and run the same command again"
+                    raise DamagedPartError(
+                        self._folder, f"{path} ends at byte {at}, expected {begin + len(raw)}"
                     )
                 left, at = left[done:], at + done
         finally:
             os.close(handle)
-        return values
-
-    def _describe(self, name: str) -> tuple[np.dtype[Any], int]:
-        """Return dtype and length of an array."""
-        if name not in self._arrays:
-            try:
-                found = json.loads((self._folder / name / "zarr.json").read_text())
-            except (OSError, ValueError) as error:
-                raise PlanError(
-                    f"part {self.summary.index} has no array {name!r}; "
-                    f"remove {self._folder} and run the same command again"
-                ) from error
-            dtype = np.dtype(found["data_type"]).newbyteorder("<")
-            self._arrays[name] = dtype, int(found["shape"][0])
-        return self._arrays[name]
 
 
 def sweep(folder: Path) -> None:

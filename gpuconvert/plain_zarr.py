@@ -1,8 +1,8 @@
 """Zarr v3 arrays written as the plain files they are.
 
 zarr-python takes some 3 ms for a small array, and a store has sixty of them. These are
-the arrays that need nothing special: cut along their first dimension, one codec, no
-shards. zarr-python reads them back in the tests, value by value.
+the arrays that need nothing special: cut along their first dimension, one codec and a
+checksum, no shards. zarr-python reads them back in the tests, value by value.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
+
+from gpuconvert.checksums import CODEC, with_checksum
 
 ZSTD = Zstd(level=0)
 """What zarr-python compresses with by default; level 0 is the library's own default."""
@@ -94,7 +96,7 @@ def write_numbers(
         Of the array, plain JSON values.
     """
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    codecs = [number_codec(values), _CODEC]
+    codecs = [number_codec(values), _CODEC, CODEC]
     _begin(folder, array_metadata(values, rows, codecs, attributes=attributes))
     for key, chunk in _chunks(little, rows):
         if chunk.ndim and len(chunk) < rows:
@@ -108,7 +110,7 @@ def write_texts(
     folder: Path, values: NDArray[Any], *, rows: int = 1, attributes: Mapping[str, Any] = NOTHING
 ) -> None:  # fmt: skip
     """Write an array of strings at `folder`, of no or one dimension; else as `write_numbers`."""
-    codecs: list[dict[str, Any]] = [{"name": "vlen-utf8", "configuration": {}}, _CODEC]
+    codecs: list[dict[str, Any]] = [{"name": "vlen-utf8", "configuration": {}}, _CODEC, CODEC]
     _begin(folder, array_metadata(values, rows, codecs, attributes=attributes))
     for key, chunk in _chunks(values, rows):
         _write_chunk(folder / key, encode_texts(np.atleast_1d(chunk), max(rows, 1)))
@@ -137,4 +139,4 @@ def encode_texts(values: NDArray[Any], n_items: int) -> bytes:
 
 def _write_chunk(path: Path, raw: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(ZSTD.encode(raw))
+    path.write_bytes(with_checksum(ZSTD.encode(raw)))

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
+from gpuconvert.checksums import CODEC
 from gpuconvert.coordinate_systems import shape_transformations, tic_metadata
 from gpuconvert.descriptions import (
     AXIS_ATTRS,
@@ -29,6 +31,7 @@ from gpuconvert.descriptions import (
     root_attributes,
 )
 from gpuconvert.errors import MissingExtraError, StoreError
+from gpuconvert.integrity import seal
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.pixel_shapes import write_squares
 from gpuconvert.pixels import first_of_pixel
@@ -138,6 +141,7 @@ def finish_store(
         _write_image(root, names, acquisition, plane, dataset_id)
     root.attrs.put(root_attributes(acquisition, axis, dataset_id))
     _consolidate(folder)
+    seal(folder)
 
 
 def _check_matrix(root: zarr.Group, table: str, plane: PlaneFacts, axis: MassAxis) -> None:
@@ -261,6 +265,7 @@ def _write_image(
     stored = group.create_array(
         "s0", shape=(1, ny, nx), chunks=(1, min(ny, IMAGE_TILE), min(nx, IMAGE_TILE)),
         dtype=np.float32, dimension_names=("c", "y", "x"),
+        compressors=(ZstdCodec(level=0), Crc32cCodec()), config={"write_empty_chunks": True},
     )  # fmt: skip
     stored[...] = image.reshape(1, ny, nx)
 
@@ -386,10 +391,11 @@ def read_summary(path: Path) -> StoreSummary:
 
 
 def _codec(stored: Any) -> tuple[str, int | None]:  # noqa: ANN401 - a Zarr array
-    """Return name and level of what compresses an array."""
-    if not stored.compressors:
+    """Return name and level of what compresses an array; a checksum does not."""
+    codecs = [codec.to_dict() for codec in stored.compressors]
+    described = next((codec for codec in codecs if codec["name"] != CODEC["name"]), None)
+    if described is None:
         return "none", None
-    described = stored.compressors[-1].to_dict()
     settings = described.get("configuration", {})
     name = settings.get("cname", described["name"])
     level = settings.get("clevel", settings.get("level"))

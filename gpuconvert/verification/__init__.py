@@ -18,6 +18,7 @@ from gpuconvert.errors import StoreError
 from gpuconvert.quality import Quality
 from gpuconvert.verification.checks import Check, Ledger
 from gpuconvert.verification.compare import compare
+from gpuconvert.verification.integrity import check_integrity
 from gpuconvert.verification.sources import open_source
 from gpuconvert.verification.store import Store
 from gpuconvert.verification.structure import check_metadata, check_table
@@ -82,6 +83,7 @@ def verify(store: Path, source: Path | None = None, ibd: Path | None = None) -> 
     with ExitStack() as stack:
         oracle = None if source is None else stack.enter_context(open_source(source, ibd, opened))
         ledger.run("consolidated metadata", lambda: check_metadata(opened))
+        ledger.run("integrity", lambda: check_integrity(opened))
         names = opened.children("tables")
         if not names:
             raise StoreError(f"{store} has no tables")

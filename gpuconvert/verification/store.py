@@ -21,6 +21,8 @@ from gpuconvert.errors import StoreError
 READ_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, EOFError, zlib.error)
 """What Zarr and its codecs raise on damaged files."""
 
+MOST_MISSING = 1000
+
 Json = dict[str, Any]
 
 
@@ -68,6 +70,12 @@ class Store:
     def holds(self, key: str) -> bool:
         """Whether there is a group or an array at `key`."""
         return (self.path / key / "zarr.json").is_file()
+
+    def nodes(self) -> list[str]:
+        """Return all groups and arrays below the root, sorted."""
+        folders = (file.parent for file in self.path.rglob("zarr.json"))
+        keys = (folder.relative_to(self.path).as_posix() for folder in folders)
+        return sorted(key for key in keys if key != ".")
 
     def is_array(self, key: str) -> bool:
         """Whether what is at `key` calls itself an array."""
@@ -131,13 +139,13 @@ class Store:
     def missing_chunks(self, key: str) -> list[str]:
         """Return the chunk files of the array at `key` that are not there, or are empty.
 
-        Zarr reads such a chunk as fill value, and omits it when it writes nothing else.
+        Zarr reads such a chunk as fill value. Not more than MOST_MISSING are looked for:
+        a damaged shape may ask for any number.
         """
         array = self.array(key)
-        units = _unit(array)
-        grid = [range(-(-extent // unit)) for extent, unit in zip(array.shape, units, strict=True)]
-        names = (_chunk_key(array, place) for place in itertools.product(*grid))
-        return [f"{key}/{name}" for name in names if not _has_bytes(self.path / key / name)]
+        names = (_chunk_key(array, place) for place in itertools.product(*_grid(array)))
+        missing = (f"{key}/{name}" for name in names if not _has_bytes(self.path / key / name))
+        return list(itertools.islice(missing, MOST_MISSING))
 
     def missing_hint(self, *keys: str) -> str:
         """Return a clause that names the missing chunk files of these arrays, or ""."""
@@ -145,16 +153,25 @@ class Store:
         return f"; chunk file {shown(missing)} is missing or empty" if missing else ""
 
     def _damaged(self, key: str, array: zarr.Array[Any], first: int, last: int) -> StoreError:
-        """Return the error for an array that cannot be read in [first, last)."""
-        if len(array.shape) != 1:
-            return StoreError(f"{key} cannot be read; is a chunk file damaged?")
-        unit = _unit(array)[0]
-        for place in range(first // unit, -(-last // unit)):
+        """Return the error for an array that cannot be read in rows [first, last)."""
+        units = _unit(array)
+        grid = _grid(array)
+        if units:
+            grid[0] = range(first // units[0], -(-last // units[0]))
+        for place in itertools.product(*grid):
+            region = tuple(
+                slice(at * unit, (at + 1) * unit) for at, unit in zip(place, units, strict=True)
+            )
             try:
-                array[place * unit : (place + 1) * unit]
+                array[region]
             except READ_ERRORS as error:
-                return StoreError(f"{key}/{_chunk_key(array, (place,))} cannot be read: {error}")
+                return StoreError(f"{key}/{_chunk_key(array, place)} cannot be read: {error}")
         return StoreError(f"{key} cannot be read")
+
+
+def _grid(array: zarr.Array[Any]) -> list[range]:
+    """Return the numbers of the chunk files along every dimension."""
+    return [range(-(-size // unit)) for size, unit in zip(array.shape, _unit(array), strict=True)]
 
 
 def _has_bytes(path: Path) -> bool:

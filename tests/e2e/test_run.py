@@ -10,7 +10,7 @@ import pytest
 
 import gpuconvert
 from gpuconvert import conversion, plan
-from gpuconvert.errors import OutputError, SettingsError, SourceError, Stopped
+from gpuconvert.errors import DamagedPartError, OutputError, SettingsError, SourceError, Stopped
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
 from gpuconvert.settings import Settings
@@ -364,6 +364,24 @@ def test_what_a_verb_lacks_is_said(tmp_path, small_parts):
     write_profile(tmp_path, seed=9)
     with pytest.raises(SourceError, match="is not the file that was planned"):
         conversion.convert_part(path, 0)
+
+
+def test_a_part_damaged_on_disk_is_refused_and_made_again(tmp_path, small_parts):
+    source = write_profile(tmp_path)
+    gpuconvert.convert(source, tmp_path / "whole.zarr")
+    path, made = conversion.make(source, tmp_path / "o.zarr", Settings())
+    for index in range(len(made.partitions)):
+        conversion.convert_part(path, index)
+    file = path.parent / "parts/00002/data/c.0"
+    raw = bytearray(file.read_bytes())
+    raw[10] ^= 4
+    file.write_bytes(raw)
+    with pytest.raises(DamagedPartError, match="00002/data/c.0 has other bytes from 0 on than"):
+        conversion.assemble(path)
+    assert not (tmp_path / "o.zarr").exists()
+    summary = conversion.run(source, tmp_path / "o.zarr", Settings())
+    assert summary.parts - summary.parts_reused == 1
+    assert store_bytes(tmp_path / "o.zarr") == store_bytes(tmp_path / "whole.zarr")
 
 
 def test_the_source_axis_of_a_processed_file_is_the_union_of_its_mz(tmp_path):

@@ -164,6 +164,7 @@ def _write_matrix(
         values = getattr(stored, name)
         array = group.create_array(
             name, shape=values.shape, dtype=dtype, chunks=(chunk,),
+            config={"write_empty_chunks": True},
             shards=None if name == "indptr" else shards,
         )  # fmt: skip
         array[...] = values

@@ -70,6 +70,7 @@ def write_matrix(
         values = getattr(stored, name)
         array = group.create_array(
             name, shape=values.shape, dtype=dtype, chunks=(chunk,),
+            config={"write_empty_chunks": True},
             **(options if name != "indptr" else {}),
         )  # fmt: skip
         array[...] = values

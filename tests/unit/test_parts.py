@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gpuconvert.errors import OutputError, PlanError
+from gpuconvert.checksums import BLOCK
+from gpuconvert.errors import DamagedPartError, OutputError, PlanError
 from gpuconvert.parts import Part, PartSummary, read_summary, sweep, write_part
 
 
@@ -54,7 +57,7 @@ def test_empty_arrays_are_stored(tmp_path):
 
 def test_a_part_without_an_array_is_refused(tmp_path):
     write_part(tmp_path, "mark", _summary(), {"data": np.zeros(1, "f4")})
-    with pytest.raises(PlanError, match="part 3 has no array 'bins'; remove .*00003 and run"):
+    with pytest.raises(PlanError, match="part 3 has no array 'bins'; the part is removed, run"):
         Part(tmp_path, 3, "mark").read("bins")
 
 
@@ -73,8 +76,57 @@ def test_a_part_that_was_cut_short_is_refused(tmp_path):
     write_part(tmp_path, "mark", _summary(), _arrays())
     file = tmp_path / "00003/data/c.0"
     file.write_bytes(file.read_bytes()[:-3])
-    with pytest.raises(PlanError, match="data/c.0 ends at byte 13, expected 16; remove"):
+    with pytest.raises(
+        DamagedPartError, match="data/c.0 ends at byte 13, expected 16; the part is removed"
+    ):
         Part(tmp_path, 3, "mark").read("data")
+    file.unlink()
+    with pytest.raises(
+        DamagedPartError, match="data/c.0 is gone; the part is removed, run the same"
+    ) as found:
+        Part(tmp_path, 3, "mark").read("data")
+    assert found.value.folder == tmp_path / "00003"
+
+
+def _long():
+    return np.random.default_rng(2).integers(0, 2**31, 3 * BLOCK // 4 + 5).astype("i4")
+
+
+@given(st.tuples(st.integers(0, len(_long())), st.integers(0, len(_long()))))
+def test_any_slice_of_a_long_array_is_read_exactly(tmp_path_factory, ends):
+    folder = tmp_path_factory.getbasetemp() / "long"
+    if not folder.exists():
+        write_part(folder, "mark", _summary(), {"rows": _long(), "small": _long().astype("u2")})
+    start, stop = sorted(ends)
+    part = Part(folder, 3, "mark")
+    np.testing.assert_array_equal(part.read("rows", start, stop), _long()[start:stop])
+    small = part.read("small", start, stop)
+    np.testing.assert_array_equal(small, _long().astype("u2")[start:stop])
+    assert small.dtype == np.uint16
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_flipped_bit_is_found_by_whoever_reads_its_block(tmp_path, seed):
+    write_part(tmp_path, "mark", _summary(), {"rows": _long()})
+    file = tmp_path / "00003/rows/c.0"
+    raw = bytearray(file.read_bytes())
+    bit = int(np.random.default_rng(seed).integers(8 * len(raw)))
+    raw[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(raw)
+    block, entry = bit // 8 // BLOCK, bit // 8 // 4
+    words = f"c.0 has other bytes from {block * BLOCK} on than were written there; .* with index 3"
+    with pytest.raises(DamagedPartError, match=words):
+        Part(tmp_path, 3, "mark").read("rows", entry, entry + 1)
+
+
+def test_a_changed_description_counts_as_no_part(tmp_path):
+    write_part(tmp_path, "mark", _summary(), _arrays())
+    file = tmp_path / "00003/zarr.json"
+    said = file.read_text()
+    for old, new in (('"first": 0', '"first": 1'), ("<f4", "<i4"), ('"length": 4', '"length": 3')):
+        assert old in said
+        file.write_text(said.replace(old, new, 1))
+        assert read_summary(tmp_path, 3, "mark") is None
 
 
 def test_what_an_interrupted_writer_left_is_swept(tmp_path):
