@@ -28,6 +28,7 @@ from gpuconvert.errors import (
     Stopped,
 )
 from gpuconvert.executors import make_executor
+from gpuconvert.finished_store import read_summary as read_store
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
 from gpuconvert.parts import PartSummary, read_summary, sweep
@@ -41,7 +42,6 @@ from gpuconvert.readers import Reader, open_reader, require_pixels
 from gpuconvert.record import describe, judge
 from gpuconvert.settings import Settings
 from gpuconvert.spatial import PlaneFacts, element_names, finish_store
-from gpuconvert.spatial import read_summary as read_store
 from gpuconvert.stages import Monitor
 from gpuconvert.workspace import Workspace, check_target, commit, discard, locked, workspace_for
 

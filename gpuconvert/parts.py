@@ -69,7 +69,9 @@ def _write_array(folder: Path, values: NDArray[Any]) -> dict[str, Any]:
     """Write one array; return what the group says of it."""
     folder.mkdir(parents=True)
     rows = max(1, len(values))
-    metadata = array_metadata(values, rows, [number_codec(values)], separator=".")
+    metadata = array_metadata(
+        values.shape, values.dtype, (rows,), [number_codec(values.dtype)], separator="."
+    )
     (folder / "zarr.json").write_text(json.dumps(metadata))
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
     raw = np.ascontiguousarray(little).view(np.uint8)
