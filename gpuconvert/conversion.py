@@ -18,6 +18,7 @@ from typing import Any
 
 from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
+from gpuconvert.cell_tables import assemble_cells
 from gpuconvert.decision import AxisDecision
 from gpuconvert.errors import (
     DamagedPartError,
@@ -38,10 +39,10 @@ from gpuconvert.plan import Plan, read_plan, write_plan
 from gpuconvert.planning import Sample, make_plan, project
 from gpuconvert.provenance import canonical_json
 from gpuconvert.quality import Quality
-from gpuconvert.readers import Reader, open_reader, require_pixels
+from gpuconvert.readers import Reader, open_reader, require_pixels, with_mobility
 from gpuconvert.record import describe, judge
 from gpuconvert.settings import Settings
-from gpuconvert.spatial import PlaneFacts, element_names, finish_store
+from gpuconvert.spatial import CellFacts, PlaneFacts, element_names, finish_store
 from gpuconvert.stages import Monitor
 from gpuconvert.workspace import Workspace, check_target, commit, discard, locked, workspace_for
 
@@ -247,9 +248,31 @@ def _damaged_removed() -> Iterator[None]:
         raise
 
 
+def _assemble_mobility(job: Job) -> list[CellFacts]:
+    """Write X by m/z and ion mobility of every plane, where that was asked for."""
+    parted = with_mobility(job.reader)
+    if parted is None:
+        return []
+    tables = job.space.store / "tables"
+    with _damaged_removed(), make_executor(job.plan.layout.workers) as executor:
+        results = [
+            assemble_cells(
+                job.plan, number, job.space.parts,
+                tables / element_names(job.plan.settings.id, plane.z).mobility, executor,
+                job.monitor,
+            )
+            for number, plane in enumerate(job.plan.planes)
+        ]  # fmt: skip
+    return [
+        CellFacts(result.z, result.cells, parted[1], result.tic, result.average)
+        for result in results
+    ]
+
+
 def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
     """Assemble, describe and commit the store."""
     results = _assemble_all(job)
+    cells = _assemble_mobility(job)
     quality = judge(job, results)
     acquisition = job.reader.acquisition
     if job.plan.merge:
@@ -265,6 +288,7 @@ def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
         finish_store(
             job.space.store, acquisition, job.plan.axis, planes,
             dataset_id=job.plan.settings.id, provenance=describe(job, quality, results),
+            cells=cells,
         )  # fmt: skip
     job.monitor.check()
     commit(job.space)

@@ -201,7 +201,7 @@ def _check_numbers(settings: Settings) -> None:
     if settings.ms_level not in (None, 1, 2):
         raise SettingsError(f"--ms-level must be 1 or 2, got {settings.ms_level}")
     if settings.mobility_bins is not None:
-        _at_least("--mobility-bins", settings.mobility_bins, 1)
+        _check_mobility(settings)
     for region in settings.region or ():
         _at_least("--region", region, 0)
     _at_least("--max-bins", settings.max_bins, 1)
@@ -211,6 +211,21 @@ def _check_numbers(settings: Settings) -> None:
         _at_least("--chunk-size", settings.chunk_size, 1024)
     if settings.memory is not None:
         _at_least("--memory", settings.memory, 1)
+
+
+def _check_mobility(settings: Settings) -> None:
+    """Refuse what would make the table by mobility another one than the table it belongs to."""
+    _at_least("--mobility-bins", settings.mobility_bins or 0, 1)
+    if settings.method not in ("adaptive", "nearest") or settings.spectrum_type == "profile":
+        raise SettingsError(
+            "--mobility-bins puts every peak into its nearest bin; leave out --method and "
+            "--spectrum-type"
+        )
+    if settings.threshold > 0:
+        raise SettingsError(
+            f"--mobility-bins parts values that --threshold {settings.threshold:g} would then "
+            "leave out one by one; give one of the two"
+        )
 
 
 def _above(name: str, value: float, unit: str) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import SettingsError, SourceError, SourceMissingError
+from gpuconvert.mobility_axis import MobilityAxis
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import Acquisition, RawBatch
 
@@ -47,6 +48,25 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Close the files; the reader cannot be used afterwards."""
+        ...
+
+
+@runtime_checkable
+class MobilityReader(Protocol):
+    """A reader whose spectra can be had parted by ion mobility as well.
+
+    mobility : the bins, or None where they were not asked for
+    """
+
+    acquisition: Acquisition
+    mobility: MobilityAxis | None
+
+    def read_mobility(self, first: int, last: int, into: NDArray[np.uint8]) -> RawBatch:
+        """Return rows [first, last) as one spectrum for every mobility bin that occurs.
+
+        Number ``row * n_bins + bin`` stands for a row of the batch, ascending. Together
+        the spectra of a row have the counts of its spectrum. Otherwise as `Reader.read`.
+        """
         ...
 
 
@@ -120,6 +140,13 @@ def require_pixels(acquisition: Acquisition) -> None:
             f"{acquisition.path} is no imaging data: none of its {acquisition.n_spectra} spectra "
             "has a position; 'gpuconvert inspect' shows what is in it"
         )
+
+
+def with_mobility(reader: Reader) -> tuple[MobilityReader, MobilityAxis] | None:
+    """Return a reader that parts its spectra by ion mobility, and the bins; None if not asked."""
+    if isinstance(reader, MobilityReader) and reader.mobility is not None:
+        return reader, reader.mobility
+    return None
 
 
 def cut_batches(

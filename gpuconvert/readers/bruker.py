@@ -36,6 +36,7 @@ from gpuconvert.readers.bruker_geometry import (
     place_frames,
     take,
 )
+from gpuconvert.readers.bruker_mobility import ScanBins
 from gpuconvert.readers.bruker_sql import (
     BrukerFiles,
     Frames,
@@ -104,6 +105,7 @@ class BrukerReader:
     tables : what the database holds
     frames : the binary file; its rows are those of the acquisition
     calibration : of every row
+    mobility : bins of ion mobility, where they were asked for
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
@@ -128,6 +130,8 @@ class BrukerReader:
         pitch = Pitch((1.0, 1.0), "no image")
         if imaging:
             pitch = find_pitch(pixels, tables.lasers, settings, findings)
+        self._scans = _scan_bins(path, tables, pixels, form, settings)
+        self.mobility = None if self._scans is None else self._scans.axis
         self.frames = FrameFile(files, tables.frames, pixels.frame, form)
         self.acquisition = self._describe(
             _identity(files, tables.metadata), pixels, origin, pitch, settings,
@@ -137,15 +141,36 @@ class BrukerReader:
     def read(self, first: int, last: int, into: Bytes) -> RawBatch:
         """Return rows [first, last), their points in `into`."""
         n_points = self.frames.n_points[first:last]
-        room, stored = _room(n_points), self.frames.stored[first:last]
-        point_at = np.cumsum(room) - room
-        packed_at = int(room.sum()) + np.cumsum(stored) - stored
+        point_at, packed_at = self._places(first, last)
         counts = self.frames.read(first, last, into, point_at, packed_at, self.calibration)
         return RawBatch(
             into, point_at, point_at + 8 * n_points, counts, np.dtype(MZ_DTYPE),
             np.dtype(INTENSITY_DTYPE), np.arange(first, last),
             self.acquisition.encodings[0].representation,
         )  # fmt: skip
+
+    def read_mobility(self, first: int, last: int, into: Bytes) -> RawBatch:
+        """Return rows [first, last) as one spectrum for every mobility bin that occurs."""
+        if self._scans is None:
+            raise ValueError("the reader was opened without mobility bins")
+        point_at, packed_at = self._places(first, last)
+        n_points, n_bins = self.frames.n_points[first:last], self._scans.axis.n_bins
+        counts = self.frames.read_binned(
+            first, last, into, point_at, packed_at, self.calibration, self._scans.of_row, n_bins
+        )
+        before = np.cumsum(counts, axis=1) - counts
+        row, own = np.nonzero(counts)
+        return RawBatch(
+            into, point_at[row] + 8 * before[row, own],
+            point_at[row] + 8 * n_points[row] + 4 * before[row, own], counts[row, own],
+            np.dtype(MZ_DTYPE), np.dtype(INTENSITY_DTYPE), (row + first) * n_bins + own,
+            self.acquisition.encodings[0].representation,
+        )  # fmt: skip
+
+    def _places(self, first: int, last: int) -> tuple[Longs, Longs]:
+        """Return where the points and the stored bytes of rows [first, last) go in a batch."""
+        room, stored = _room(self.frames.n_points[first:last]), self.frames.stored[first:last]
+        return np.cumsum(room) - room, int(room.sum()) + np.cumsum(stored) - stored
 
     def batch_bytes(self, first: int, last: int) -> int:
         """Return the bytes of buffer that rows [first, last) need."""
@@ -208,6 +233,17 @@ class BrukerReader:
     @property
     def _is_tdf(self) -> bool:
         return self._form.content == "scans"
+
+
+def _scan_bins(
+    path: Path, tables: Tables, pixels: Pixels, form: Form, settings: Settings
+) -> ScanBins | None:
+    """Return the mobility bins that were asked for."""
+    if settings.mobility_bins is None:
+        return None
+    if form.content != "scans":
+        raise SourceError(f"{path} is TSF, which holds no ion mobility; leave out --mobility-bins")
+    return ScanBins(str(path), tables.frames, pixels.frame, tables.mobility, settings.mobility_bins)
 
 
 def _room(n_points: Longs) -> Longs:

@@ -275,6 +275,37 @@ def split_lzf_scans(
 
 
 @compiled
+def group_peaks(
+    scan: Ints, tof: Ints, intensity: Words, scan_bin: Longs, starts: Longs, out_tof: Ints,
+    out_intensity: Words,
+) -> None:  # fmt: skip
+    """Order peaks by the bin of their scan, within a bin as they were.
+
+    Parameters
+    ----------
+    scan, tof, intensity
+        (n_peaks,) of every peak.
+    scan_bin
+        (n_scans,) bin of each scan.
+    starts
+        (n_bins + 1,) output: where each bin begins.
+    out_tof, out_intensity
+        (n_peaks,) outputs.
+    """
+    starts[:] = 0
+    for k in range(len(scan)):
+        starts[scan_bin[scan[k]] + 1] += 1
+    for b in range(1, len(starts)):
+        starts[b] += starts[b - 1]
+    cursor = starts[:-1].copy()
+    for k in range(len(scan)):
+        b = scan_bin[scan[k]]
+        out_tof[cursor[b]] = tof[k]
+        out_intensity[cursor[b]] = intensity[k]
+        cursor[b] += 1
+
+
+@compiled
 def add_scans(
     tof: Ints, intensity: Words, scale: float, sums: Longs, seen: NDArray[np.uint64],
     index: Floats, total: NDArray[np.float32],

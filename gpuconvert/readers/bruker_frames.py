@@ -161,6 +161,41 @@ class FrameFile:
         self._spread(work, len(rows))
         return counts
 
+    def read_binned(
+        self, first: int, last: int, into: Bytes, point_at: Longs, packed_at: Longs,
+        calibration: MzCalibration, bins: Callable[[int, int], Longs], n_bins: int,
+    ) -> Longs:  # fmt: skip
+        """Do what `read` does, the scans of each bin added up by themselves.
+
+        The m/z of a row follow each other bin by bin, and so do its intensities. `bins`
+        returns the bin of every scan of a row, given the row and its number of scans.
+
+        Returns
+        -------
+        (n_rows, n_bins) int64
+            Points of each bin of each row.
+        """
+        rows = np.arange(first, last)
+        heads = self._fetch(rows, into, packed_at)
+        counts = np.zeros((len(rows), n_bins), np.int64)
+        values = into[: len(into) // 8 * 8].view(np.float64)
+
+        def work(task: slice) -> None:
+            for k in range(task.start, task.stop):
+                row = int(rows[k])
+                if self.stored[row]:
+                    blob = into[packed_at[k] : packed_at[k] + heads[k, blobs.SIZE]]
+                    scan_bin = bins(row, int(heads[k, blobs.SECOND]))
+                    self._binned(row, blob, heads[k], into, int(point_at[k]), scan_bin, counts[k])
+            here = rows[task]
+            calibrate(
+                values, point_at[task] // 8, counts[task].sum(axis=1), calibration.models,
+                calibration.model[here], calibration.factor[here],
+            )  # fmt: skip
+
+        self._spread(work, len(rows))
+        return counts
+
     def peaks(self, row: int) -> tuple[blobs.Ints, blobs.Ints, blobs.Words]:
         """Return scan, index and stored intensity of every peak of a TDF frame, scan by scan."""
         packed = np.empty(int(self.stored[row]), np.uint8)
@@ -341,6 +376,28 @@ class FrameFile:
         if count < 0:
             raise self._damage(row, blobs.DAMAGE[count])
         return int(count)
+
+    def _binned(
+        self, row: int, blob: Bytes, head: Longs, into: Bytes, at: int, scan_bin: Longs,
+        counts: Longs,
+    ) -> None:  # fmt: skip
+        """Write the points of each bin one after the other, and how many they are to `counts`."""
+        scan, tof, intensity = self._split(row, blob, head)
+        starts = np.zeros(len(counts) + 1, np.int64)
+        ordered, weights = np.empty_like(tof), np.empty_like(intensity)
+        blobs.group_peaks(scan, tof, intensity, scan_bin, starts, ordered, weights)
+        sums, seen = self._scratch.sums_of(self.form.n_samples)
+        index, total = self._points(row, into, at)
+        done = 0
+        for b in np.flatnonzero(np.diff(starts)):
+            own = slice(starts[b], starts[b + 1])
+            count = blobs.add_scans(
+                ordered[own], weights[own], self.scale[row], sums, seen, index[done:], total[done:]
+            )
+            if count < 0:
+                raise self._damage(row, blobs.DAMAGE[count])
+            counts[b] = count
+            done += count
 
     def _count(self) -> Longs:
         """Return how many samples of each row are not zero; reads all of them once."""

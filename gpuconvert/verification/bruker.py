@@ -85,6 +85,33 @@ class BrukerOracle:
                 f"frame {frame['Id']} of {self.path} is damaged: {error!r}"
             ) from error
 
+    def mobility(self, index: int, low: float, high: float) -> tuple[float, float]:
+        """Return the counts of a TDF frame from m/z `low` to `high`, and their sum times 1/K0."""
+        frame = self._frames[index]
+        try:
+            row = next(row for row in self._mobilities if row["Id"] == frame["TimsCalibration"])
+            c = [_number(row.get(f"C{k}")) for k in range(8)]
+            counts = moment = 0.0
+            for scan, (places, values) in enumerate(self._frame_scans(frame)):
+                mz = self._mz(frame, places.astype(np.float64))
+                inside = float(values[(mz >= low) & (mz <= high)].sum())
+                voltage = c[2] + (c[3] - c[2]) / c[1] * (scan - c[0] - c[4])
+                counts += inside
+                moment += inside / (c[6] + c[7] / abs(voltage))
+        except (*READ_ERRORS, StopIteration) as error:
+            raise SourceError(
+                f"frame {frame['Id']} of {self.path} is damaged: {error!r}"
+            ) from error
+        return counts, moment
+
+    def _frame_scans(self, frame: dict[str, Any]) -> list[tuple[Ints, Ints]]:
+        """Return indices and stored intensities of every scan of a TDF frame."""
+        if not frame["NumPeaks"]:
+            return []
+        self._stream.seek(frame["TimsId"])
+        size, n_scans = struct.unpack("<II", self._stream.read(8))
+        return self._scans(self._stream.read(size - 8), n_scans, int(frame["NumPeaks"]))
+
     def _read_tables(self, parameters: dict[str, Any]) -> None:
         with TemporaryDirectory(prefix="gpuconvert-") as folder:
             # A copy: recovering what was not closed writes beside the database.
@@ -98,6 +125,7 @@ class BrukerOracle:
                 said = connection.execute("SELECT Key, Value FROM GlobalMetadata")
                 self._said = {row["Key"]: row["Value"] for row in said}
                 self._calibrations = _rows(connection, "MzCalibration")
+                self._mobilities = _rows(connection, "TimsCalibration")
                 frames = _rows(connection, "Frames")
                 spots = {row["Frame"]: row for row in _rows(connection, "MaldiFrameInfo")}
             finally:

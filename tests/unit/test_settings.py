@@ -69,6 +69,11 @@ def test_what_decides_the_numbers_shows():
         ({"region": (0, -1)}, "--region must be at least 0, got -1"),
         ({"ms_level": 3}, "--ms-level must be 1 or 2, got 3"),
         ({"mobility_bins": 0}, "--mobility-bins must be at least 1, got 0"),
+        (
+            {"mobility_bins": 5, "method": "linear"},
+            "--mobility-bins puts every peak into its nearest bin; leave out --method",
+        ),
+        ({"mobility_bins": 5, "threshold": 1.0}, "--mobility-bins parts values that --threshold 1"),
         ({"id": "a/b"}, "--id 'a/b' names elements of a store"),
     ],
 )

@@ -1,0 +1,64 @@
+"""Which mobility bin every scan of a TDF acquisition belongs to."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuconvert.errors import SourceError
+from gpuconvert.mobility_axis import MobilityAxis
+from gpuconvert.readers.bruker_calibration import one_over_k0
+from gpuconvert.readers.bruker_sql import Frames
+
+Longs = NDArray[np.int64]
+
+MODEL = 2
+"""The only TimsCalibration.ModelType whose formula is known."""
+
+
+class ScanBins:
+    """The bins of 1/K0 over all scans of some frames, and where each scan lies.
+
+    axis : from the smallest to the largest 1/K0 of any scan
+    """
+
+    def __init__(
+        self, name: str, frames: Frames, rows: Longs, table: list[dict[str, Any]], n_bins: int
+    ) -> None:
+        """Build the bins for the frames at positions `rows`; SourceError where they have none."""
+        self._number = frames.mobility[rows]
+        self._table = {int(row.get("Id") or 0): row for row in table}
+        for number in np.unique(self._number).tolist():
+            row = self._table.get(number)
+            found = "is not in the table TimsCalibration"
+            if row is not None:
+                found = f"has ModelType {row.get('ModelType')}"
+            if row is None or row.get("ModelType") != MODEL:
+                first = int(frames.number[rows[np.argmax(self._number == number)]])
+                raise SourceError(
+                    f"{name}: the mobility calibration {number} of frame {first} {found}, expected "
+                    f"ModelType {MODEL}; leave out --mobility-bins"
+                )
+        pairs = np.unique(np.stack([self._number, frames.n_scans[rows]]), axis=1).T.tolist()
+        values = [self._k0(number, n_scans) for number, n_scans in pairs if n_scans > 0]
+        known = np.concatenate(values) if values else np.zeros(0)
+        if not len(known) or not np.isfinite(known).all() or known.min() <= 0:
+            raise SourceError(
+                f"{name}: the mobility calibration gives no 1/K0 above 0; leave out --mobility-bins"
+            )
+        low, high = float(known.min()), float(known.max())
+        self.axis = MobilityAxis(low, high if high > low else low * 1.001, n_bins)
+        self._cached = lru_cache(maxsize=64)(self._bins)
+
+    def of_row(self, row: int, n_scans: int) -> Longs:
+        """Return the bin of each scan of a row; (n_scans,) int64."""
+        return self._cached(int(self._number[row]), n_scans)
+
+    def _k0(self, number: int, n_scans: int) -> NDArray[np.float64]:
+        return one_over_k0(np.arange(n_scans, dtype=np.float64), self._table[number])
+
+    def _bins(self, number: int, n_scans: int) -> Longs:
+        return self.axis.bin_of(self._k0(number, n_scans))
