@@ -71,7 +71,7 @@ def convert(
     Parameters
     ----------
     source
-        The input, for example an ``.imzML`` whose ``.ibd`` lies beside it.
+        The input: an ``.imzML`` whose ``.ibd`` lies beside it, or a Bruker ``.d`` folder.
     output
         The store to make; its folder must exist.
     overwrite

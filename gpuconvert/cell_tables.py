@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.assemble import parts_of, write_matrix
+from gpuconvert.mobility_axis import MobilityAxis
 from gpuconvert.parts import Part
 from gpuconvert.plan import Plan
 from gpuconvert.stages import Monitor
@@ -32,12 +33,14 @@ class CellResult:
     cells : (n_cells,) int64, ``m/z bin * n_mobility + mobility bin``, strictly ascending
     tic : (n_rows,) float64, sums of the stored values
     average : (n_cells,) float64, mean of the rows
+    mobility : the bins of 1/K0
     """
 
     z: int
     cells: Longs
     tic: NDArray[np.float64]
     average: NDArray[np.float64]
+    mobility: MobilityAxis
 
 
 class _CellPart:
@@ -62,11 +65,12 @@ def _occurring(parts: Sequence[Part]) -> Longs:
 
 
 def assemble_cells(
-    plan: Plan, number: int, parts_folder: Path, table: Path, executor: Executor, monitor: Monitor
-) -> CellResult:
-    """Write the matrix by m/z and mobility of one z plane, as CSC.
+    plan: Plan, number: int, parts_folder: Path, table: Path, executor: Executor, monitor: Monitor,
+    mobility: MobilityAxis,
+) -> CellResult:  # fmt: skip
+    """Write the matrix by m/z and `mobility` of one z plane, as CSC.
 
-    Parameters and errors are those of `assemble.assemble_plane`.
+    Other parameters and errors are those of `assemble.assemble_plane`.
     """
     plane = plan.planes[number]
     parts = parts_of(plan, number, parts_folder)
@@ -76,4 +80,4 @@ def assemble_cells(
         plan, [_CellPart(part, cells) for part in parts], shape, table, executor, monitor, csc=True
     )
     tic = np.concatenate([part.read("cell_tic") for part in parts])
-    return CellResult(plane.z, cells, tic, sums / max(1, shape[0]))
+    return CellResult(plane.z, cells, tic, sums / max(1, shape[0]), mobility)

@@ -18,7 +18,7 @@ from typing import Any
 
 from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
-from gpuconvert.cell_tables import assemble_cells
+from gpuconvert.cell_tables import CellResult, assemble_cells
 from gpuconvert.decision import AxisDecision
 from gpuconvert.errors import (
     DamagedPartError,
@@ -42,7 +42,7 @@ from gpuconvert.quality import Quality
 from gpuconvert.readers import Reader, open_reader, require_pixels, with_mobility
 from gpuconvert.record import describe, judge
 from gpuconvert.settings import Settings
-from gpuconvert.spatial import CellFacts, PlaneFacts, element_names, finish_store
+from gpuconvert.spatial import PlaneFacts, element_names, finish_store
 from gpuconvert.stages import Monitor
 from gpuconvert.workspace import Workspace, check_target, commit, discard, locked, workspace_for
 
@@ -248,25 +248,21 @@ def _damaged_removed() -> Iterator[None]:
         raise
 
 
-def _assemble_mobility(job: Job) -> list[CellFacts]:
+def _assemble_mobility(job: Job) -> list[CellResult]:
     """Write X by m/z and ion mobility of every plane, where that was asked for."""
     parted = with_mobility(job.reader)
     if parted is None:
         return []
     tables = job.space.store / "tables"
     with _damaged_removed(), make_executor(job.plan.layout.workers) as executor:
-        results = [
+        return [
             assemble_cells(
                 job.plan, number, job.space.parts,
-                tables / element_names(job.plan.settings.id, plane.z).mobility, executor,
-                job.monitor,
+                tables / element_names(job.plan.settings.id, plane.z).mobility,
+                executor, job.monitor, parted[1],
             )
             for number, plane in enumerate(job.plan.planes)
         ]  # fmt: skip
-    return [
-        CellFacts(result.z, result.cells, parted[1], result.tic, result.average)
-        for result in results
-    ]
 
 
 def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuconvert.cell_tables import CellResult
 from gpuconvert.coordinate_systems import shape_transformations, tic_metadata
 from gpuconvert.descriptions import (
     MOBILITY_SUFFIX,
@@ -25,7 +26,6 @@ from gpuconvert.descriptions import (
 from gpuconvert.errors import StoreError
 from gpuconvert.integrity import seal
 from gpuconvert.mass_axis import MassAxis
-from gpuconvert.mobility_axis import MobilityAxis
 from gpuconvert.pixel_shapes import write_squares
 from gpuconvert.pixels import first_of_pixel
 from gpuconvert.plain_zarr import consolidate, read_node, write_group, write_numbers
@@ -74,24 +74,6 @@ class PlaneFacts:
     average: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class CellFacts:
-    """What assembly knows of one z plane's table by m/z and ion mobility, beyond its X.
-
-    z : plane, from 0
-    cells : (n_cells,) int64, ``m/z bin * n_mobility + mobility bin``, strictly ascending
-    mobility : the bins of 1/K0
-    tic : (n_rows,) float64, sum of the stored values
-    average : (n_cells,) float64, mean of the rows
-    """
-
-    z: int
-    cells: NDArray[np.int64]
-    mobility: MobilityAxis
-    tic: NDArray[np.float64]
-    average: NDArray[np.float64]
-
-
 @dataclass(frozen=True, slots=True)
 class ElementNames:
     """What the elements of one plane are called; `mobility` is there where it was asked for."""
@@ -110,7 +92,7 @@ def element_names(dataset_id: str, z: int) -> ElementNames:
 
 def finish_store(
     folder: Path, acquisition: Acquisition, axis: MassAxis, planes: Sequence[PlaneFacts], *,
-    dataset_id: str, provenance: dict[str, JSON], cells: Sequence[CellFacts] = (),
+    dataset_id: str, provenance: dict[str, JSON], cells: Sequence[CellResult] = (),
 ) -> None:  # fmt: skip
     """Add to a staging folder all that makes its X a SpatialData store.
 
@@ -204,7 +186,7 @@ def _write_table(
 
 def _write_cells(
     folder: Path, names: ElementNames, acquisition: Acquisition, plane: PlaneFacts,
-    facts: CellFacts, axis: MassAxis, identity: NDArray[np.int64],
+    facts: CellResult, axis: MassAxis, identity: NDArray[np.int64],
 ) -> None:  # fmt: skip
     """Write what belongs to X by m/z and ion mobility: the same rows, a column for each cell."""
     table = folder / "tables" / names.mobility

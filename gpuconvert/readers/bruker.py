@@ -26,7 +26,8 @@ from gpuconvert.readers.bruker_facts import (
     read_range,
     read_recalibrations,
 )
-from gpuconvert.readers.bruker_frames import POINT_BYTES, Form, FrameFile
+from gpuconvert.readers.bruker_file import POINT_BYTES, Form
+from gpuconvert.readers.bruker_frames import FrameFile
 from gpuconvert.readers.bruker_geometry import (
     Pitch,
     Pixels,
@@ -102,7 +103,6 @@ def read_tables(files: BrukerFiles) -> Tables:
 class BrukerReader:
     """An open ``.d`` folder; see `gpuconvert.readers.Reader`.
 
-    tables : what the database holds
     frames : the binary file; its rows are those of the acquisition
     calibration : of every row
     mobility : bins of ion mobility, where they were asked for
@@ -113,7 +113,7 @@ class BrukerReader:
         files = find_files(path)
         self._stamps = {file: _stamp(file) for file in files.all()}
         findings = Findings(path, settings.strict)
-        self.tables = tables = read_tables(files)
+        tables = read_tables(files)
         _note_state(files, tables.metadata, findings)
         form = find_form(files, tables.metadata, settings, findings)
         pixels, imaging = _find_pixels(path, tables, settings, findings)
@@ -134,7 +134,7 @@ class BrukerReader:
         self.mobility = None if self._scans is None else self._scans.axis
         self.frames = FrameFile(files, tables.frames, pixels.frame, form)
         self.acquisition = self._describe(
-            _identity(files, tables.metadata), pixels, origin, pitch, settings,
+            tables, _identity(files, tables.metadata), pixels, origin, pitch, settings,
             imaging=imaging, warnings=findings.warnings, recalibrations=recalibrations,
         )  # fmt: skip
 
@@ -200,12 +200,12 @@ class BrukerReader:
         self.frames.close()
 
     def _describe(
-        self, identity: SourceIdentity, pixels: Pixels, origin: tuple[int, int, int],
-        pitch: Pitch, settings: Settings, *, imaging: bool, warnings: list[str],
-        recalibrations: Records,
+        self, tables: Tables, identity: SourceIdentity, pixels: Pixels,
+        origin: tuple[int, int, int], pitch: Pitch, settings: Settings, *, imaging: bool,
+        warnings: list[str], recalibrations: Records,
     ) -> Acquisition:  # fmt: skip
         """Return the acquisition of `pixels`, which are in row order."""
-        tables, frames = self.tables, self.frames
+        frames = self.frames
         x, y = (
             (column - low).astype(np.int32)
             for column, low in zip((pixels.x, pixels.y), origin, strict=False)

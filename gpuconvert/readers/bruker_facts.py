@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpuconvert.errors import SourceError
-from gpuconvert.readers.bruker_frames import LZF, ZSTD, Content, Form
+from gpuconvert.readers.bruker_file import LZF, ZSTD, Content, Form
 from gpuconvert.readers.bruker_sql import BrukerFiles, Kind, opened, read_records
 from gpuconvert.readers.imzml_checks import Findings
 from gpuconvert.readers.imzml_facts import LONGEST_TEXT
@@ -48,6 +48,12 @@ def check_schema(files: BrukerFiles, metadata: dict[str, str]) -> None:
         raise SourceError(
             f"{files.database} has TimsCompressionType {compression or 'unstated'}, expected "
             f"{' or '.join(map(str, known))}"
+        )
+    scale = metadata.get("PeakListIndexScaleFactor", "1")
+    if scale.strip() not in ("1", "1.0"):
+        raise SourceError(
+            f"{files.database} has PeakListIndexScaleFactor {scale}, expected 1: what other "
+            "factors do to m/z is not known"
         )
 
 

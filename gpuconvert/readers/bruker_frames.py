@@ -12,8 +12,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numcodecs.zstd import decompress
@@ -22,41 +20,19 @@ from numpy.typing import NDArray
 from gpuconvert.errors import SourceError
 from gpuconvert.readers import bruker_blobs as blobs
 from gpuconvert.readers.bruker_calibration import MzCalibration, calibrate
+from gpuconvert.readers.bruker_file import POINT_BYTES, ZSTD, BlobFile, Form
 from gpuconvert.readers.bruker_sql import BrukerFiles, Frames
-from gpuconvert.readers.imzml_ibd import IbdFile
 
 Bytes = NDArray[np.uint8]
 Longs = NDArray[np.int64]
-Content = Literal["line", "profile", "scans"]
-
-POINT_BYTES = 12
-"""A decoded point: m/z as float64 and intensity as float32."""
-
 TOGETHER = 16
 """Frames that a thread decodes in one task."""
 
 COUNT_BYTES = 16 << 20
 """Frames that are read at a time to count their samples, in bytes."""
 
-LZF, ZSTD = 1, 2
 _SCAN_BYTES = 8
 _MOST_THREADS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How the frames of a file are stored, and what of them is wanted.
-
-    content : "line" or "profile" of TSF, "scans" of TDF
-    compression : of TDF, LZF or ZSTD
-    n_samples : of the digitizer
-    scan_peaks : most peaks of a scan, which bounds what LZF inflates to
-    """
-
-    content: Content
-    compression: int
-    n_samples: int
-    scan_peaks: int
 
 
 class _Scratch(threading.local):
@@ -94,7 +70,6 @@ class _Scratch(threading.local):
 class FrameFile:
     """Frames of an open file, in the order of the rows that they become.
 
-    number : (n_rows,) int64, as the file numbers them
     n_points : (n_rows,) int64, points of a decoded frame; of "scans" the most there can be
     stored : (n_rows,) int64, bytes to read of each; 0 where there is nothing to decode
     scale : (n_rows,) float64, what stored intensities are multiplied by
@@ -102,27 +77,23 @@ class FrameFile:
 
     def __init__(self, files: BrukerFiles, frames: Frames, rows: Longs, form: Form) -> None:
         self.form = form
-        self.number = frames.number[rows]
-        self._n_peaks = frames.n_peaks[rows]
-        self._place = frames.place[rows]
-        self.n_points = self._n_peaks
         self.scale = _scale(files, frames, rows, form)
-        self._file = IbdFile(files.binary)
+        self._blobs = BlobFile(files.binary, frames, rows, form)
+        self.stored, self.n_points = self._blobs.stored, self._blobs.n_peaks
         self._scratch = _Scratch()
         threads = min(_MOST_THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="frames")
-        try:
-            self.stored = self._find_extents(frames)
-            if form.content == "profile":
+        if form.content == "profile":
+            try:
                 self.n_points = self._count()
-        except BaseException:
-            self.close()
-            raise
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
         """Close the file."""
         self._pool.shutdown()
-        self._file.close()
+        self._blobs.close()
 
     def read(
         self, first: int, last: int, into: Bytes, point_at: Longs, packed_at: Longs,
@@ -141,7 +112,7 @@ class FrameFile:
             Of all rows.
         """
         rows = np.arange(first, last)
-        heads = self._fetch(rows, into, packed_at)
+        heads = self._blobs.fetch(rows, into, packed_at)
         counts = np.zeros(len(rows), np.int64)
         decode = {"line": self._line, "profile": self._profile, "scans": self._summed}
         one = decode[self.form.content]
@@ -176,7 +147,7 @@ class FrameFile:
             Points of each bin of each row.
         """
         rows = np.arange(first, last)
-        heads = self._fetch(rows, into, packed_at)
+        heads = self._blobs.fetch(rows, into, packed_at)
         counts = np.zeros((len(rows), n_bins), np.int64)
         values = into[: len(into) // 8 * 8].view(np.float64)
 
@@ -201,7 +172,7 @@ class FrameFile:
         packed = np.empty(int(self.stored[row]), np.uint8)
         if not len(packed):
             return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint32)
-        head = self._fetch(np.array([row]), packed, np.zeros(1, np.int64))[0]
+        head = self._blobs.fetch(np.array([row]), packed, np.zeros(1, np.int64))[0]
         found = self._split(row, packed[: head[blobs.SIZE]], head)
         return found[0].copy(), found[1].copy(), found[2].copy()
 
@@ -214,106 +185,12 @@ class FrameFile:
         for task in tasks:
             work(task)
 
-    def _find_extents(self, frames: Frames) -> Longs:
-        """Return the bytes from each frame to the next one in the file; 0 where none are read.
-
-        Raises
-        ------
-        SourceError
-            Where a frame lies beyond the end of the file.
-        """
-        used = np.ones(len(self._place), bool)
-        if self.form.content != "profile":
-            used = self._n_peaks > 0
-        places = np.unique(frames.place[frames.place >= 0])
-        ends = np.append(places[1:], self._file.size)
-        at = np.searchsorted(places, self._place)
-        stored: Longs = (
-            ends[np.minimum(at, len(places) - 1)] - self._place
-            if len(places)
-            else (np.zeros_like(self._place))
-        )
-        lost = used & ((self._place < 0) | (self._place + blobs.HEAD_BYTES > self._file.size))
-        if lost.any():
-            row = int(np.argmax(lost))
-            raise SourceError(
-                f"{self._file.path}: frame {self.number[row]} begins at byte {self._place[row]}, "
-                f"but the file has {self._file.size} bytes; is it truncated? copy it again"
-            )
-        stored[~used] = 0
-        self._check_end(stored)
-        return stored
-
-    def _check_end(self, stored: Longs) -> None:
-        """Refuse a file that ends within its last frame; leave out what follows that frame."""
-        last = np.flatnonzero((self._place + stored == self._file.size) & (stored > 0))
-        if not len(last):
-            return
-        head = np.empty(blobs.HEAD_BYTES, np.uint8)
-        self._file.read_extents(
-            self._place[last[:1]], np.array([len(head)]), np.zeros(1, np.int64), head
-        )
-        size = int(head.view("<u4")[0])
-        if size > stored[last[0]]:
-            raise SourceError(
-                f"{self._file.path}: frame {self.number[last[0]]} ends at byte "
-                f"{self._place[last[0]] + size}, but the file has {self._file.size} bytes; is it "
-                "truncated? copy it again"
-            )
-        stored[last] = max(size, blobs.HEAD_BYTES)
-
-    def _fetch(self, rows: Longs, into: Bytes, at: Longs) -> Longs:
-        """Read the stored bytes of rows to `at`; return their checked headers."""
-        stored = self.stored[rows]
-        self._file.read_extents(self._place[rows], stored, at, into)
-        heads = blobs.read_heads(into, at, stored, int(self.form.content != "scans"))
-        self._check_heads(rows, heads, stored)
-        return heads
-
-    def _check_heads(self, rows: Longs, heads: Longs, stored: Longs) -> None:
-        size, second = heads[:, blobs.SIZE], heads[:, blobs.SECOND]
-        n_peaks, used = self._n_peaks[rows], stored > 0
-        bad = used & ((size < blobs.HEAD_BYTES) | (size > stored))
-        self._refuse(rows, bad, "its header says {0} bytes, but {1} are there", size, stored)
-        content = heads[:, blobs.FIRST_CONTENT]
-        if self.form.content == "scans":
-            if self.form.compression == ZSTD:
-                words = "its peaks inflate to {0} bytes, expected {1}"
-                expected = 4 * (second + 2 * n_peaks)
-                self._refuse(rows, used & (content != expected), words, content, expected)
-            return
-        short = used & (blobs.HEAD_BYTES + second > size)
-        words = "its line spectrum ends at byte {0}, after the frame of {1} bytes"
-        self._refuse(rows, short, words, blobs.HEAD_BYTES + second, size)
-        if self.form.content == "line":
-            words = "its line spectrum inflates to {0} bytes, expected {1}"
-            expected = POINT_BYTES * n_peaks
-            wrong = used & (content != expected) & (content != 16 * n_peaks)
-            self._refuse(rows, wrong, words, content, expected)
-            return
-        content = heads[:, blobs.SECOND_CONTENT]
-        expected = np.full(len(rows), 4 * self.form.n_samples)
-        words = "its profile inflates to {0} bytes, expected {1}"
-        self._refuse(rows, used & (content != expected), words, content, expected)
-
-    def _refuse(
-        self, rows: Longs, bad: NDArray[np.bool_], words: str, found: Longs, expected: Longs
-    ) -> None:
-        if bad.any():
-            k = int(np.argmax(bad))
-            raise self._damage(int(rows[k]), words.format(_said(found[k]), int(expected[k])))
-
-    def _damage(self, row: int, words: str) -> SourceError:
-        return SourceError(
-            f"{self._file.path}: frame {self.number[row]} is damaged: {words}; copy it again"
-        )
-
     def _inflate(self, row: int, data: Bytes, into: Bytes) -> None:
         """Inflate a zstd frame whose header states the size of `into`."""
         try:
             decompress(data, into)
         except (RuntimeError, ValueError) as error:
-            raise self._damage(row, f"it cannot be inflated ({error})") from error
+            raise self._blobs.damage(row, f"it cannot be inflated ({error})") from error
 
     def _points(self, row: int, into: Bytes, at: int) -> tuple[blobs.Floats, NDArray[np.float32]]:
         """Return where index (later m/z) and intensity of a row go."""
@@ -323,7 +200,7 @@ class FrameFile:
 
     def _line(self, row: int, blob: Bytes, head: Longs, into: Bytes, at: int) -> int:
         data = blob[blobs.HEAD_BYTES : blobs.HEAD_BYTES + int(head[blobs.SECOND])]
-        size = POINT_BYTES * int(self._n_peaks[row])
+        size = POINT_BYTES * int(self._blobs.n_peaks[row])
         content = int(head[blobs.FIRST_CONTENT])
         if content == size:
             self._inflate(row, data, into[at : at + size])
@@ -331,7 +208,7 @@ class FrameFile:
             wide = self._scratch.bytes(content)
             self._inflate(row, data, wide)
             into[at : at + size] = wide[:size]
-        return int(self._n_peaks[row])
+        return int(self._blobs.n_peaks[row])
 
     def _planes(self, row: int, blob: Bytes, head: Longs) -> Bytes:
         """Return the samples of a row, as byte planes."""
@@ -345,8 +222,8 @@ class FrameFile:
         count = blobs.compact_samples(planes, self.form.n_samples, index, intensity)
         if count != len(index):
             raise SourceError(
-                f"{self._file.path}: frame {self.number[row]} has another number of samples than "
-                "when it was opened; it changed while it was read: start again"
+                f"{self._blobs.path}: frame {self._blobs.number[row]} has other samples than when "
+                "it was opened; it changed while it was read: start again"
             )
         return int(count)
 
@@ -354,7 +231,7 @@ class FrameFile:
         self, row: int, blob: Bytes, head: Longs
     ) -> tuple[blobs.Ints, blobs.Ints, blobs.Words]:
         """Return scan, index and stored intensity of every peak, in memory of this thread."""
-        n_peaks, n_scans = int(self._n_peaks[row]), int(head[blobs.SECOND])
+        n_peaks, n_scans = int(self._blobs.n_peaks[row]), int(head[blobs.SECOND])
         found = self._scratch.peaks(n_peaks)
         if self.form.compression == ZSTD:
             planes = self._scratch.bytes(4 * (n_scans + 2 * n_peaks))
@@ -365,7 +242,7 @@ class FrameFile:
             buffer = self._scratch.bytes(_SCAN_BYTES * (max(self.form.scan_peaks, n_peaks) + 1))
             count = blobs.split_lzf_scans(blob, n_scans, n_peaks, buffer, *found)
         if count != n_peaks:
-            raise self._damage(row, blobs.DAMAGE[count if count < 0 else blobs.BAD_PEAKS])
+            raise self._blobs.damage(row, blobs.DAMAGE[count if count < 0 else blobs.BAD_PEAKS])
         return found
 
     def _summed(self, row: int, blob: Bytes, head: Longs, into: Bytes, at: int) -> int:
@@ -374,7 +251,7 @@ class FrameFile:
         index, total = self._points(row, into, at)
         count = blobs.add_scans(tof, intensity, self.scale[row], sums, seen, index, total)
         if count < 0:
-            raise self._damage(row, blobs.DAMAGE[count])
+            raise self._blobs.damage(row, blobs.DAMAGE[count])
         return int(count)
 
     def _binned(
@@ -395,18 +272,18 @@ class FrameFile:
                 ordered[own], weights[own], self.scale[row], sums, seen, index[done:], total[done:]
             )
             if count < 0:
-                raise self._damage(row, blobs.DAMAGE[count])
+                raise self._blobs.damage(row, blobs.DAMAGE[count])
             counts[b] = count
             done += count
 
     def _count(self) -> Longs:
         """Return how many samples of each row are not zero; reads all of them once."""
-        counts = np.zeros(len(self.number), np.int64)
+        counts = np.zeros(len(self._blobs.number), np.int64)
         for rows in _cut(self.stored, COUNT_BYTES):
             stored = self.stored[rows]
             at = np.cumsum(stored) - stored
             packed = np.empty(int(stored.sum()), np.uint8)
-            heads = self._fetch(rows, packed, at)
+            heads = self._blobs.fetch(rows, packed, at)
 
             def work(
                 task: slice, rows: Longs = rows, packed: Bytes = packed, at: Longs = at,
@@ -419,12 +296,6 @@ class FrameFile:
 
             self._spread(work, len(rows))
         return counts
-
-
-def _said(size: int) -> str:
-    """Return an inflated size in words."""
-    words = {blobs.NOT_STATED: "an unstated number of", blobs.NOT_ZSTD: "no zstd"}
-    return words.get(int(size), str(int(size)))
 
 
 def _scale(files: BrukerFiles, frames: Frames, rows: Longs, form: Form) -> NDArray[np.float64]:

@@ -435,6 +435,7 @@ REFUSED = [
     (_say("SchemaVersionMajor", "4"), "has schema version 4, expected at most 3"),
     (_say("TimsCompressionType", "7"), "has TimsCompressionType 7, expected 3"),
     (_say("TimsCompressionType", None), "has TimsCompressionType unstated, expected 3"),
+    (_say("PeakListIndexScaleFactor", "4"), "has PeakListIndexScaleFactor 4, expected 1"),
     (_say("DigitizerNumSamples", "many"), "states many DigitizerNumSamples, expected a number"),
     (_say("HasLineSpectra", "0"), "declares no line spectra"),
     (_run("DROP TABLE Frames"), "has no column Id in a table Frames: its schema is not known"),
