@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.accumulate import add_by_index, add_by_range, place
+from gpuconvert.compressors import Compressor
 from gpuconvert.errors import OutputError
 from gpuconvert.parts import Part, PartSummary
 from gpuconvert.plain_zarr import write_group
 from gpuconvert.plan import SHARD_CHUNKS, Plan
 from gpuconvert.stages import Monitor
-from gpuconvert.zarr_shards import Compressor, LongArray
+from gpuconvert.zarr_shards import LongArray
 
 Longs = NDArray[np.int64]
 

@@ -10,9 +10,11 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +28,17 @@ from gpuconvert.settings import Settings
 from gpuconvert.version import __version__
 
 if TYPE_CHECKING:
-    from gpuconvert import console, conversion, demo, devices, inspection, report, stages
+    from gpuconvert import (
+        console,
+        conversion,
+        demo,
+        devices,
+        inspection,
+        journal,
+        report,
+        stages,
+        status,
+    )
     from gpuconvert import verification as verifying
 else:
 
@@ -46,8 +58,10 @@ else:
     demo = _when_used("gpuconvert.demo")
     devices = _when_used("gpuconvert.devices")
     inspection = _when_used("gpuconvert.inspection")
+    journal = _when_used("gpuconvert.journal")
     report = _when_used("gpuconvert.report")
     stages = _when_used("gpuconvert.stages")
+    status = _when_used("gpuconvert.status")
     verifying = _when_used("gpuconvert.verification")
 
 app = typer.Typer(
@@ -75,24 +89,51 @@ Report = Annotated[
 ]
 
 
+LogFile = Annotated[
+    Path | None,
+    typer.Option("--log-file", metavar="FILE", help="Append a line of JSON for all that ends."),
+]
+
+GRACE = 4.0
+"""Seconds after which a run that was asked to stop, and is not at a place where it looks,
+ends where it stands. Everything on disk appears by rename, so nothing is lost by it."""
+
+STOPPED = "stopped: run the same command again to continue\n"
+
+
+def _end_now() -> None:
+    sys.stderr.write(STOPPED)
+    sys.stderr.flush()
+    os._exit(Stopped.exit_code)
+
+
 @contextmanager
-def _stoppable() -> Iterator[stages.Monitor]:
+def _stoppable(log_file: Path | None = None) -> Iterator[stages.Monitor]:
     """Turn SIGINT and SIGTERM into a wish to stop; a second SIGINT ends at once."""
-    with console.listening() as listener:
-        monitor = stages.Monitor(listener)
-        _ = conversion.run  # loaded now, to be among what is kept
-        keep_what_is_loaded()
+    with ExitStack() as stack:
+        timer = threading.Timer(GRACE, _end_now)
+        timer.daemon = True
+        asked = threading.Event()
 
         def ask(_number: int, _frame: FrameType | None) -> None:
+            if not asked.is_set():
+                asked.set()
+                timer.start()
             monitor.stop()
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-        before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield monitor
-        finally:
-            for name, handler in before.items():
-                signal.signal(name, handler)
+        log = None
+        if log_file is not None:
+            log = journal.Journal(log_file)
+            stack.callback(log.close)
+        listener = stack.enter_context(console.listening())
+        monitor = stages.Monitor(listener, log)
+        stack.callback(timer.cancel)
+        for name in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, name, signal.signal(name, ask))
+        _ = conversion.run  # loaded now, to be among what is kept
+        keep_what_is_loaded()
+        yield monitor
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -119,12 +160,12 @@ def _write_quality(path: Path | None, summary: conversion.Summary) -> None:
 @takes_settings
 def run(
     source: Input, output: Output, settings: Settings, *, overwrite: Overwrite = False,
-    quality_report: Report = None, as_json: Json = False,
+    quality_report: Report = None, log_file: LogFile = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Convert INPUT into a store at OUTPUT; continues by itself where it was stopped."""
     if quality_report is not None:
         report.check_report_path(quality_report)
-    with _stoppable() as monitor:
+    with _stoppable(log_file) as monitor:
         summary = conversion.run(source, output, settings, overwrite=overwrite, monitor=monitor)
     _write_quality(quality_report, summary)
     _show(summary, as_json=as_json)
@@ -146,10 +187,11 @@ def inspect(source: Input, settings: Settings, *, as_json: Json = False) -> None
 @takes_settings
 def plan(
     source: Input, output: Output, settings: Settings, *, overwrite: Overwrite = False,
-    as_json: Json = False,
+    log_file: LogFile = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write the plan that converts INPUT to OUTPUT, for a scheduler to carry out."""
-    path, made = conversion.make(source, output, settings, overwrite=overwrite)
+    with _stoppable(log_file) as monitor:
+        path, made = conversion.make(source, output, settings, overwrite=overwrite, monitor=monitor)
     if as_json:
         _print_json({"plan": str(path), "partitions": len(made.partitions),
                      "projection": made.projection.to_json()})  # fmt: skip
@@ -169,19 +211,24 @@ def convert(
     index: Annotated[int, typer.Argument(metavar="INDEX", help="Which partition, from 0.")],
     *,
     backend: Annotated[str | None, typer.Option("--backend", help="As for run.")] = None,
+    log_file: LogFile = None,
 ) -> None:
     """Convert one partition of a plan."""
-    summary = conversion.convert_part(path, index, backend)
+    with _stoppable(log_file) as monitor:
+        summary = conversion.convert_part(path, index, backend, monitor=monitor)
     _print_json(summary.to_json())
 
 
 @app.command()
-def assemble(path: PlanPath, *, quality_report: Report = None, as_json: Json = False) -> None:
+def assemble(
+    path: PlanPath, *, overwrite: Overwrite = False, quality_report: Report = None,
+    log_file: LogFile = None, as_json: Json = False,
+) -> None:  # fmt: skip
     """Make the store of a plan whose partitions are all converted."""
     if quality_report is not None:
         report.check_report_path(quality_report)
-    with _stoppable() as monitor:
-        summary = conversion.assemble(path, monitor=monitor)
+    with _stoppable(log_file) as monitor:
+        summary = conversion.assemble(path, overwrite=overwrite, monitor=monitor)
     _write_quality(quality_report, summary)
     _show(summary, as_json=as_json)
 
@@ -204,6 +251,23 @@ def verify(
         console.say(found.lines())
     if not found.ok:
         raise StoreError(f"{store} did not pass; see the checks marked above")
+
+
+@app.command(name="status")
+def show_status(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The store, finished or not.")],
+    *,
+    temp_dir: Annotated[
+        str | None, typer.Option("--temp-dir", metavar="DIR", help="As for plan or run.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far the work on OUTPUT is; for another terminal."""
+    found = status.read_status(output, temp_dir)
+    if as_json:
+        _print_json(found.to_json())
+        return
+    console.say(console.status_lines(found, time.time()))
 
 
 @app.command(name="demo")
@@ -296,7 +360,5 @@ def call(arguments: Sequence[str]) -> None:
     except GpuconvertError as error:
         if "--debug" in words[:1]:
             traceback.print_exc()
-        kind = "stopped" if isinstance(error, Stopped) else "error"
-        message = str(error) if kind == "error" else "run the same command again to continue"
-        sys.stderr.write(f"{kind}: {message}\n")
+        sys.stderr.write(STOPPED if isinstance(error, Stopped) else f"error: {error}\n")
         raise SystemExit(error.exit_code) from None

@@ -2,64 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
-from gpuconvert.memory import peak_rss
 from gpuconvert.report import format_bytes, format_count, format_seconds
-from gpuconvert.stages import Listener, Step
+from gpuconvert.stages import Listener
 
 if TYPE_CHECKING:
     from gpuconvert.conversion import Summary
     from gpuconvert.inspection import Inspection
+    from gpuconvert.status import Status
 
 LABEL = 15
 """Width of the column of labels, in characters."""
-
-REDRAW_SECONDS = 0.1
-"""Steps that follow each other more closely than this are drawn together."""
-
-
-class ProgressBar:
-    """A `Listener` that draws bytes, rates, peak memory and the time left."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task: TaskID | None = None
-        self._stage = ""
-        self._begun = self._drawn = 0.0
-
-    def step(self, step: Step) -> None:
-        """Draw one step, unless the last was drawn just now."""
-        now = time.monotonic()
-        if step.stage != self._stage:
-            if self._task is not None:
-                self._progress.remove_task(self._task)
-            self._stage, self._begun, self._drawn = step.stage, now, 0.0
-            self._task = self._progress.add_task(
-                step.stage, total=step.total_bytes or None, extra=""
-            )
-        if self._task is None or now - self._drawn < REDRAW_SECONDS:
-            return
-        self._drawn = now
-        rate = step.done_spectra / max(now - self._begun, 1e-3)
-        extra = f"{format_count(round(rate))} spectra/s, " if step.total_spectra else ""
-        extra += f"peak {format_bytes(peak_rss())}"
-        self._progress.update(self._task, completed=step.done_bytes, extra=extra)
 
 
 @contextmanager
@@ -68,12 +26,10 @@ def listening() -> Iterator[Listener | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    columns = (
-        TextColumn("{task.description:<9}"), BarColumn(), DownloadColumn(),
-        TransferSpeedColumn(), TextColumn("{task.fields[extra]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield ProgressBar(progress)
+    # Loaded only where something is drawn: it takes as long as reading 200 MB.
+    drawing = importlib.import_module("gpuconvert.progress_bar")
+    with drawing.drawn() as bar:
+        yield bar
 
 
 def say(lines: Sequence[str]) -> None:
@@ -117,7 +73,12 @@ def summary_lines(summary: Summary) -> list[str]:
             f"repaired       {format_count(summary.dropped)} points dropped, "
             f"{format_count(summary.sorted)} spectra sorted"
         ]
+    checked = []
+    if summary.source_check != "not asked for":
+        checked = [f"source         {summary.source_check}"]
+    spent = sorted(summary.stages.items(), key=lambda item: -item[1])[:6]
     return [
+        *checked,
         *_aligned(summary.decision),
         f"matrix         {pixels} pixels x {bins} bins, {format_count(summary.n_nonzeros)} values",
         *_aligned(summary.quality.lines()),
@@ -126,6 +87,8 @@ def summary_lines(summary: Summary) -> list[str]:
         f"work           {summary.parts} parts{reused}, {format_seconds(summary.seconds)}, "
         f"peak memory {format_bytes(summary.peak_memory)} "
         f"(projected {format_bytes(summary.projected_memory)}), {summary.backend}",
+        f"stages         {', '.join(f'{name} {format_seconds(took)}' for name, took in spent)}; "
+        "summed over threads",
         f"store          {summary.output}",
     ]
 
@@ -161,4 +124,46 @@ def inspection_lines(found: Inspection) -> list[str]:
         *lines,
         f"memory         at most {format_bytes(found.projection.memory)}; temporary files at "
         f"most {format_bytes(found.projection.temporary)}",
+    ]
+
+
+def status_lines(found: Status, now: float) -> list[str]:
+    """Return how far the work on an output is, in lines; `now` is seconds since 1970."""
+    if found.store is not None:
+        store = found.store
+        return [
+            f"finished       {found.output}",
+            f"matrix         {format_count(store.n_pixels)} pixels x {format_count(store.n_bins)} "
+            f"bins, {format_count(store.n_nonzero)} values",
+        ]
+    lines = [f"{found.state:<{LABEL}}{found.output}"]
+    if found.state == "interrupted":
+        lines.append("next           the same command continues; nothing that is finished is lost")
+    if found.beat is not None:
+        lines += _beat_lines(found, found.beat, now)
+    if found.partitions:
+        lines.append(f"partitions     {found.finished} of {found.partitions} finished")
+    return lines
+
+
+def _beat_lines(found: Status, beat: dict[str, Any], now: float) -> list[str]:
+    running = found.state == "running"
+    stage = str(beat["stage"])
+    if found.percent is not None:
+        stage += (
+            f", {found.percent:.1f} %, {format_bytes(beat['done_bytes'])} of "
+            f"{format_bytes(beat['total_bytes'])}"
+        )
+    if running and found.rate:
+        stage += f", {format_bytes(found.rate)}/s"
+    if running and found.seconds_left is not None:
+        stage += f", {format_seconds(found.seconds_left)} left"
+    projected = beat.get("projected_memory")
+    return [
+        f"process        {beat['process']} on {beat['host']}, begun "
+        f"{format_seconds(max(0.0, now - beat['begun']))} ago, seen "
+        f"{format_seconds(max(0.0, now - beat['seen']))} ago",
+        f"stage          {stage}",
+        f"memory         {format_bytes(beat['rss'])}, peak {format_bytes(beat['peak_rss'])}"
+        + (f", projected {format_bytes(projected)}" if projected else ""),
     ]

@@ -26,10 +26,12 @@ from gpuconvert.errors import (
     OutputError,
     PlanError,
     SourceError,
+    SourceReadError,
     Stopped,
 )
 from gpuconvert.executors import make_executor
 from gpuconvert.finished_store import read_summary as read_store
+from gpuconvert.heartbeat import Heartbeat
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
 from gpuconvert.parts import PartSummary, read_summary, sweep
@@ -42,9 +44,23 @@ from gpuconvert.quality import Quality
 from gpuconvert.readers import Reader, open_reader, require_pixels, with_mobility
 from gpuconvert.record import describe, judge
 from gpuconvert.settings import Settings
+from gpuconvert.source_check import SourceCheck
 from gpuconvert.spatial import PlaneFacts, element_names, finish_store
 from gpuconvert.stages import Monitor
-from gpuconvert.workspace import Workspace, check_target, commit, discard, locked, workspace_for
+from gpuconvert.workspace import (
+    Workspace,
+    check_room,
+    check_target,
+    commit,
+    discard,
+    locked,
+    workspace_for,
+)
+
+SMALL_FILES = 2 << 20
+"""Disk space of the small files of one plane: some 180, each in blocks of its own."""
+BIN_BYTES_STORED = 64
+"""Name, m/z, edges and mean of one bin in the store, before compression."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,7 @@ class Summary:
     backend : which one, and why
     quality : how well the store says what the source said
     warnings : sentences, of the header and of the decision
+    source_check : whether the source is what it declares, in words
     parts, parts_reused : partitions, and how many of them an earlier run had finished
     dropped, sorted : points dropped and spectra sorted by ``--repair``
     seconds : wall time
@@ -74,6 +91,7 @@ class Summary:
     backend: str
     quality: Quality
     warnings: tuple[str, ...]
+    source_check: str
     parts: int
     parts_reused: int
     dropped: int
@@ -129,20 +147,24 @@ def _prepare(
     space: Workspace, reader: Reader, settings: Settings, backend: Backend, monitor: Monitor
 ) -> tuple[Plan, Sample | None]:
     """Return the plan to follow, written to the work folder; and the sample, if one was taken."""
-    with monitor.timed("plan"):
+    with monitor.logged("plan"):
         plan, sample = _reuse(space, reader, settings, backend), None
         if plan is None:
             plan, sample = make_plan(reader, space.output, settings, backend)
             shutil.rmtree(space.parts, ignore_errors=True)
         space.parts.mkdir(parents=True, exist_ok=True)
         sweep(space.parts)
+        if not settings.ignore_space:
+            took = plan.projection
+            rest = SMALL_FILES * len(plan.planes) + BIN_BYTES_STORED * plan.axis.n_bins
+            check_room(space, temporary=took.temporary, store=took.store + rest)
         write_plan(plan, space.work)
     return plan, sample
 
 
 @contextmanager
 def _opened(source: Path, settings: Settings, monitor: Monitor) -> Iterator[Reader]:
-    with monitor.timed("index"):
+    with monitor.logged("index"):
         reader = open_reader(source, settings)
     try:
         require_pixels(reader.acquisition)
@@ -152,22 +174,35 @@ def _opened(source: Path, settings: Settings, monitor: Monitor) -> Iterator[Read
 
 
 @contextmanager
-def _held(space: Workspace) -> Iterator[None]:
+def _held(space: Workspace, *, overwrite: bool) -> Iterator[None]:
     """Hold the workspace; leave nothing behind where there is nothing to continue from."""
     with locked(space):
         try:
-            yield
+            # Taking the lock may have moved an older store back.
+            check_target(space, overwrite=overwrite)
+            with _in_words(space):
+                yield
         except GpuconvertError as error:
-            if isinstance(error, SourceError) or not space.plan.is_file():
+            refused = isinstance(error, SourceError) and not isinstance(error, SourceReadError)
+            if refused or not space.plan.is_file():
                 discard(space)
             raise
-        except OSError as error:
-            raise OutputError(
-                error.errno,
-                f"the work on {space.output} broke off ({error.filename or 'file'}: "
-                f"{error.strerror}); mend that and run the same command again, finished "
-                "partitions are kept",
-            ) from error
+
+
+@contextmanager
+def _in_words(space: Workspace) -> Iterator[None]:
+    """Turn what the system says of files into a sentence with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, GpuconvertError):
+            raise
+        raise OutputError(
+            error.errno,
+            f"the work on {space.output} broke off ({error.filename or 'file'}: "
+            f"{error.strerror}); mend that and run the same command again, finished "
+            "partitions are kept",
+        ) from error
 
 
 def _convert_all(job: Job, executor: Executor | None) -> int:
@@ -181,8 +216,7 @@ def _convert_all(job: Job, executor: Executor | None) -> int:
     acquisition = job.reader.acquisition
     job.monitor.begin("convert", int(acquisition.raw_bytes.sum()), acquisition.n_spectra)
     if executor is not None:
-        path, name = str(job.space.plan), plan.settings.backend
-        _wait([executor.submit(convert_part, path, index, name) for index in missing], job.monitor)
+        _wait([_submit(job, executor, index) for index in missing], job.monitor)
     else:
         work = job.work()
         with make_executor(min(plan.layout.workers, max(1, len(missing)))) as own:
@@ -190,13 +224,38 @@ def _convert_all(job: Job, executor: Executor | None) -> int:
     return len(plan.partitions) - len(missing)
 
 
+def _submit(job: Job, executor: Executor, index: int) -> Future[PartSummary]:
+    """Have a partition converted elsewhere, and count it when it is done."""
+    begun = time.perf_counter()
+    sizes = _partition_bytes(job.plan, job.reader, index)
+    path, name = str(job.space.plan), job.plan.settings.backend
+    future = executor.submit(convert_part, path, index, name)
+
+    def count(ended: Future[PartSummary]) -> None:
+        if not ended.cancelled() and ended.exception() is None:
+            job.monitor.advance(sizes, ended.result().n_spectra)
+            job.monitor.note("convert", time.perf_counter() - begun, sizes, index)
+
+    future.add_done_callback(count)
+    return future
+
+
+def _partition_bytes(plan: Plan, reader: Reader, index: int) -> int:
+    part = plan.partitions[index]
+    return int(reader.acquisition.raw_bytes[part.first : part.last].sum())
+
+
 def _attempt(work: Work, index: int) -> PartSummary:
     """Convert a partition; where that fails, let the others stop where they are."""
+    begun = time.perf_counter()
     try:
-        return convert_partition(work, index)
+        summary = convert_partition(work, index)
     except BaseException:
         work.monitor.stop()
         raise
+    n_bytes = _partition_bytes(work.plan, work.reader, index)
+    work.monitor.note("convert", time.perf_counter() - begun, n_bytes, index)
+    return summary
 
 
 def _wait(futures: list[Future[PartSummary]], monitor: Monitor) -> None:
@@ -223,9 +282,11 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
         read_summary(job.space.parts, index, job.plan.part_fingerprint(index))
         for index in range(len(job.plan.partitions))
     ]
-    job.monitor.begin("assemble", 8 * sum(part.n_nonzeros for part in found if part))
+    n_bytes = 8 * sum(part.n_nonzeros for part in found if part)
+    job.monitor.begin("assemble", n_bytes)
+    begun = time.perf_counter()
     with _damaged_removed(), make_executor(job.plan.layout.workers) as executor:
-        return [
+        results = [
             assemble_plane(
                 job.plan,
                 number,
@@ -236,6 +297,8 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
             )
             for number, plane in enumerate(job.plan.planes)
         ]
+    job.monitor.note("assemble", time.perf_counter() - begun, n_bytes)
+    return results
 
 
 @contextmanager
@@ -266,7 +329,7 @@ def _assemble_mobility(job: Job) -> list[CellResult]:
 
 
 def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
-    """Assemble, describe and commit the store."""
+    """Assemble and describe the store, complete but for its name."""
     results = _assemble_all(job)
     cells = _assemble_mobility(job)
     quality = judge(job, results)
@@ -280,15 +343,36 @@ def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
         )
         for result in results
     ]  # fmt: skip
-    with job.monitor.timed("store"):
+    with job.monitor.logged("store"):
         finish_store(
             job.space.store, acquisition, job.plan.axis, planes,
             dataset_id=job.plan.settings.id, provenance=describe(job, quality, results),
             cells=cells,
         )  # fmt: skip
     job.monitor.check()
-    commit(job.space)
     return quality, results
+
+
+@contextmanager
+def _checked(reader: Reader, settings: Settings) -> Iterator[SourceCheck | None]:
+    """Compare the source with what it declares, in a thread, where that was asked for."""
+    if not settings.check_source:
+        yield None
+        return
+    with SourceCheck(reader) as check:
+        yield check
+
+
+@contextmanager
+def _beating(job: Job) -> Iterator[None]:
+    """Write beside the output what is being done."""
+    job.space.staging.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "output": str(job.space.output), "source": job.plan.source, "work": str(job.space.work),
+        "projected_memory": job.plan.projection.memory,
+    }  # fmt: skip
+    with Heartbeat(job.space.status, facts) as heartbeat, job.monitor.heard_by(heartbeat):
+        yield
 
 
 def _summary(
@@ -305,6 +389,7 @@ def _summary(
         backend=job.backend_line,
         quality=quality,
         warnings=job.warnings(),
+        source_check=job.source_check(),
         parts=len(job.plan.partitions),
         parts_reused=reused,
         dropped=sum(result.dropped for result in results),
@@ -354,24 +439,27 @@ def run(
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
         backend, line = choose_backend(settings.backend)
-        with _held(space):
+        with _held(space, overwrite=overwrite), _checked(reader, settings) as check:
             plan, sample = _prepare(space, reader, settings, backend, monitor)
-            job = Job(plan, reader, backend, line, space, monitor, sample)
-            reused = _convert_all(job, executor)
-            quality, results = _finish(job)
+            job = Job(plan, reader, backend, line, space, monitor, sample, check)
+            with _beating(job):
+                reused = _convert_all(job, executor)
+                quality, results = _finish(job)
+            commit(space, durable=settings.durable)
         return _summary(job, quality, results, reused=reused, begun=begun)
 
 
 def make(
-    source: Path, output: Path, settings: Settings, *, overwrite: bool = False
-) -> tuple[Path, Plan]:
+    source: Path, output: Path, settings: Settings, *, overwrite: bool = False,
+    monitor: Monitor | None = None,
+) -> tuple[Path, Plan]:  # fmt: skip
     """Write the plan that converts `source` to `output`; return its path and itself."""
-    monitor = Monitor()
+    monitor = monitor or Monitor()
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
         backend, _ = choose_backend(settings.backend)
-        with _held(space):
+        with _held(space, overwrite=overwrite):
             plan, _ = _prepare(space, reader, settings, backend, monitor)
     return space.plan, plan
 
@@ -391,30 +479,39 @@ def _check_source(plan: Plan, reader: Reader) -> None:
         )
 
 
-def convert_part(plan_path: str | Path, index: int, backend: str | None = None) -> PartSummary:
+def convert_part(
+    plan_path: str | Path, index: int, backend: str | None = None, *,
+    monitor: Monitor | None = None,
+) -> PartSummary:  # fmt: skip
     """Convert one partition of a plan; safe to call from any process, any number of times."""
     plan, space = _plan_file(Path(plan_path))
     if not 0 <= index < len(plan.partitions):
         raise PlanError(
             f"the plan has partitions 0 to {len(plan.partitions) - 1}, got index {index}"
         )
-    monitor = Monitor()
+    monitor = monitor or Monitor()
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
         chosen, line = choose_backend(backend or plan.settings.backend)
         job = Job(plan, reader, chosen, line, space, monitor)
-        return convert_partition(job.work(), index)
+        with _in_words(space):
+            return _attempt(job.work(), index)
 
 
-def assemble(plan_path: str | Path, *, monitor: Monitor | None = None) -> Summary:
+def assemble(
+    plan_path: str | Path, *, overwrite: bool = False, monitor: Monitor | None = None
+) -> Summary:
     """Make the store of a plan whose partitions are all converted."""
     begun = time.perf_counter()
     monitor = monitor or Monitor()
     plan, space = _plan_file(Path(plan_path))
+    check_target(space, overwrite=overwrite)
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
         backend, line = choose_backend(plan.settings.backend)
-        job = Job(plan, reader, backend, line, space, monitor)
-        with _held(space):
-            quality, results = _finish(job)
+        with _held(space, overwrite=overwrite), _checked(reader, plan.settings) as check:
+            job = Job(plan, reader, backend, line, space, monitor, check=check)
+            with _beating(job):
+                quality, results = _finish(job)
+            commit(space, durable=plan.settings.durable)
         return _summary(job, quality, results, reused=len(plan.partitions), begun=begun)

@@ -7,7 +7,8 @@ carries the exit code that the command line returns for it::
     ├── SettingsError    (ValueError)   2   an option is wrong or contradicts another
     │   └── BudgetError  (MemoryError)  2   the work cannot be done within --memory
     ├── SourceError      (ValueError)   3   the input is refused
-    │   └── SourceMissingError (FileNotFoundError)
+    │   ├── SourceMissingError (FileNotFoundError)
+    │   └── SourceReadError        1   the input cannot be read just now; what is done is kept
     ├── BackendError     (RuntimeError) 1   an explicitly chosen backend cannot be used
     ├── PlanError        (ValueError)   1   plan.json or a part does not fit
     │   └── DamagedPartError            1   a finished part is not as it was written
@@ -47,6 +48,12 @@ class SourceError(GpuconvertError, ValueError):
 
 class SourceMissingError(SourceError, FileNotFoundError):
     """A file that the input needs is not there."""
+
+
+class SourceReadError(SourceError):
+    """Reading the input failed, whatever is in it; the same command continues."""
+
+    exit_code = 1
 
 
 class BackendError(GpuconvertError, RuntimeError):

@@ -13,6 +13,7 @@ from gpuconvert.pixels import first_of_pixel
 from gpuconvert.plan import Plan
 from gpuconvert.planning import Sample
 from gpuconvert.readers import Reader
+from gpuconvert.source_check import SourceCheck
 from gpuconvert.stages import Monitor
 from gpuconvert.workspace import Workspace
 
@@ -22,6 +23,7 @@ class Job:
     """Everything that converting, assembling and describing one source needs.
 
     sample : what the plan was decided from, where it was made just now
+    check : compares the source with what it declares, where that was asked for
     """
 
     plan: Plan
@@ -31,6 +33,7 @@ class Job:
     space: Workspace
     monitor: Monitor
     sample: Sample | None = None
+    check: SourceCheck | None = None
 
     def work(self) -> Work:
         """Return what converting a partition needs."""
@@ -39,6 +42,16 @@ class Job:
         if self.plan.merge:
             rows = np.cumsum(first_of_pixel(acquisition)) - 1
         return Work(self.plan, self.reader, self.backend, self.space.parts, rows, self.monitor)
+
+    def source_check(self) -> str:
+        """Return in words whether the source is what it declares; waits until that is known.
+
+        Raises
+        ------
+        SourceError
+            Where it is not.
+        """
+        return "not asked for" if self.check is None else self.check.result()
 
     def decision(self) -> AxisDecision:
         """Return what was detected when the plan was made."""

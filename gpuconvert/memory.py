@@ -74,3 +74,12 @@ def peak_rss() -> int:
     """Return the largest resident size of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def current_rss() -> int:
+    """Return the resident size of this process now, in bytes; the peak where that is not told."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return peak_rss()
+    return pages * resource.getpagesize()

@@ -174,7 +174,7 @@ def convert_partition(work: Work, index: int) -> PartSummary:
     arrays = _part_arrays(work, block) | _cell_arrays(work, partition, block.rows)
     work.reader.check_unchanged()
     with work.monitor.timed("write part"):
-        write_part(work.parts, fingerprint, summary, arrays)
+        write_part(work.parts, fingerprint, summary, arrays, durable=plan.settings.durable)
     return summary
 
 

@@ -2,8 +2,8 @@
 
 zarr-python takes some 3 ms for a small array, and a store has sixty of them; importing it
 takes as long as reading 100 MB. These are the nodes that need nothing special: numbers and
-strings in chunks, compressed with zstd and followed by a checksum (`gpuconvert.zarr_shards`
-writes those in shards). zarr-python reads them back in the tests, value by value.
+strings in chunks, compressed and followed by a checksum (`gpuconvert.zarr_shards` writes
+those in shards). zarr-python reads them back in the tests, value by value.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,7 @@ from numcodecs.zstd import Zstd
 from numpy.typing import DTypeLike, NDArray
 
 from gpuconvert.checksums import CODEC, with_checksum
+from gpuconvert.compressors import Compressor
 
 ZSTD = Zstd(level=0)
 """What zarr-python compresses with by default; level 0 is the library's own default."""
@@ -114,6 +116,7 @@ def _chunks(values: NDArray[Any], chunk: Sequence[int]) -> Iterator[tuple[str, N
 def write_numbers(
     folder: Path, values: NDArray[Any], *, chunk: Sequence[int] | None = None,
     attributes: Mapping[str, Any] = NOTHING, dimension_names: Sequence[str] | None = None,
+    compressor: Compressor | None = None,
 ) -> None:  # fmt: skip
     """Write an array of numbers at `folder`, replacing what is there.
 
@@ -129,33 +132,76 @@ def write_numbers(
         Of the array, plain JSON values.
     dimension_names
         One for each dimension.
+    compressor
+        Of the chunks, by default zstd.
     """
     shape = tuple(max(1, size) for size in values.shape) if chunk is None else chunk
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    codecs = [number_codec(values.dtype), _CODEC, CODEC]
+    compression = _CODEC if compressor is None else compressor.described(values.dtype)
     begin_array(folder, array_metadata(
-        values.shape, values.dtype, shape, codecs, attributes=attributes,
-        dimension_names=dimension_names,
+        values.shape, values.dtype, shape, [number_codec(values.dtype), compression, CODEC],
+        attributes=attributes, dimension_names=dimension_names,
     ))  # fmt: skip
     for key, part in _chunks(little, shape):
-        _write_chunk(folder / key, np.ascontiguousarray(filled_up(part, shape)).tobytes())
+        whole = np.ascontiguousarray(filled_up(part, shape))
+        raw = ZSTD.encode(whole) if compressor is None else compressor.compress(whole)
+        _write_chunk(folder / key, raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """Strings that are a prefix and a number, without being made.
+
+    prefix : ASCII
+    numbers : (n,) integers, none negative
+    """
+
+    prefix: str
+    numbers: NDArray[np.integer[Any]]
 
 
 def write_texts(
-    folder: Path, values: NDArray[Any], *, rows: int = 1, attributes: Mapping[str, Any] = NOTHING
-) -> None:
+    folder: Path, values: NDArray[Any] | Numbered, *, rows: int = 1,
+    attributes: Mapping[str, Any] = NOTHING,
+) -> None:  # fmt: skip
     """Write an array of strings at `folder`, replacing what is there.
 
-    values : StringDType, of no or one dimension
+    values : StringDType of no or one dimension, or strings that are numbered
     rows : strings of a chunk
     """
     codecs: list[dict[str, Any]] = [{"name": "vlen-utf8", "configuration": {}}, _CODEC, CODEC]
-    chunk = (rows,) * values.ndim
-    begin_array(
-        folder, array_metadata(values.shape, values.dtype, chunk, codecs, attributes=attributes)
-    )
-    for key, part in _chunks(values, chunk):
-        _write_chunk(folder / key, encode_texts(np.atleast_1d(part), max(rows, 1)))
+    items = values.numbers if isinstance(values, Numbered) else values
+    chunk = (rows,) * items.ndim
+    begin_array(folder, array_metadata(items.shape, "T", chunk, codecs, attributes=attributes))
+    for key, part in _chunks(items, chunk):
+        if isinstance(values, Numbered):
+            texts = encode_numbered(values.prefix, part, rows)
+        else:
+            texts = encode_texts(np.atleast_1d(part), rows)
+        _write_chunk(folder / key, ZSTD.encode(texts))
+
+
+def encode_numbered(prefix: str, numbers: NDArray[np.integer[Any]], n_items: int) -> bytes:
+    """Return ``prefix + str(number)`` of each number as `encode_texts` would."""
+    head = prefix.encode("ascii")
+    powers = 10 ** np.arange(1, 19)
+    digits = 1 + np.searchsorted(powers, numbers, "right")
+    width = int(digits.max(initial=1))
+    # Length, prefix and digits of every string, the last digit in the last column.
+    table = np.zeros((len(numbers), 4 + len(head) + width), np.uint8)
+    table[:, :4] = (len(head) + digits).astype("<u4").view(np.uint8).reshape(-1, 4)
+    table[:, 4 : 4 + len(head)] = np.frombuffer(head, np.uint8)
+    left = numbers.astype(np.uint64)
+    for column in range(1, width + 1):
+        left, digit = np.divmod(left, np.uint64(10))
+        table[:, -column] = digit + np.uint64(ord("0"))
+    if int(digits.min(initial=width)) == width:
+        kept = table.tobytes()
+    else:
+        place = np.arange(table.shape[1]) - (4 + len(head))
+        kept = table[(place < 0) | (place >= width - digits[:, None])].tobytes()
+    missing = 4 * (n_items - len(numbers))
+    return np.array([n_items], "<u4").tobytes() + kept + bytes(missing)
 
 
 def encode_texts(values: NDArray[Any], n_items: int) -> bytes:
@@ -181,7 +227,7 @@ def encode_texts(values: NDArray[Any], n_items: int) -> bytes:
 
 def _write_chunk(path: Path, raw: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(with_checksum(ZSTD.encode(raw)))
+    path.write_bytes(with_checksum(raw))
 
 
 def _nodes_below(folder: Path, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuconvert.durable import rename
 from gpuconvert.errors import BudgetError, PlanError
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.provenance import fingerprint
@@ -219,7 +220,7 @@ def write_plan(plan: Plan, folder: Path) -> Path:
     path = folder / "plan.json"
     draft = folder / f"plan.json.{os.getpid()}.tmp"
     draft.write_text(json.dumps(plan.to_json(), indent=1))
-    draft.replace(path)
+    rename(draft, path, durable=plan.settings.durable)
     return path
 
 

@@ -14,7 +14,9 @@ from gpuconvert.provenance import canonical_json, now_utc, software
 from gpuconvert.quality import PeakFigures, Quality, measure, peak_figures
 from gpuconvert.spectra import decode
 
-LOCAL = ("workers", "memory", "temp_dir", "ibd", "backend")
+LOCAL = (
+    "workers", "memory", "temp_dir", "ibd", "backend", "check_source", "durable", "ignore_space",
+)  # fmt: skip
 """Settings that say where and how the work was done; not part of a store's parameters."""
 
 
@@ -35,7 +37,7 @@ def _bytes_below(folder: Path) -> int:
 
 def judge(job: Job, results: list[PlaneResult]) -> Quality:
     """Return how well the assembled matrices say what the source said."""
-    with job.monitor.timed("quality"):
+    with job.monitor.logged("quality"):
         peaks = _peaks(job, job.sample or take_sample(job.reader))
         stored, source, outside = (
             np.concatenate([getattr(result, name) for result in results])
@@ -69,6 +71,7 @@ def describe(job: Job, quality: Quality, results: list[PlaneResult]) -> dict[str
             {"name": Path(acquisition.path).name, "format": acquisition.format}
             | acquisition.identity.to_json()
         ),
+        "source_check": job.source_check(),
         "instrument": {"name": acquisition.instrument.name,
                        "analyser": acquisition.instrument.analyser,
                        "terms": list(acquisition.instrument.terms)},

@@ -71,6 +71,9 @@ class Settings:
     temp_dir : folder for the parts, or None for beside the output
     ibd : the binary file of an imzML, or None to look for it
     strict : header contradictions are errors instead of warnings
+    check_source : compare the source with the identifier and the checksum that it declares
+    durable : write everything through to the disk before it is renamed into place
+    ignore_space : start even where the disk may be too small
     """
 
     axis: str = "auto"
@@ -104,6 +107,9 @@ class Settings:
     temp_dir: str | None = None
     ibd: str | None = None
     strict: bool = False
+    check_source: bool = False
+    durable: bool = False
+    ignore_space: bool = False
 
     def __post_init__(self) -> None:
         _check_words(self)

@@ -28,12 +28,11 @@ from gpuconvert.integrity import seal
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.pixel_shapes import write_squares
 from gpuconvert.pixels import first_of_pixel
-from gpuconvert.plain_zarr import consolidate, read_node, write_group, write_numbers
+from gpuconvert.plain_zarr import Numbered, consolidate, read_node, write_group, write_numbers
 from gpuconvert.provenance import JSON
 from gpuconvert.spectra import Acquisition
 from gpuconvert.zarr_tables import (
     DICT,
-    STRING,
     Category,
     Column,
     encoding,
@@ -193,8 +192,6 @@ def _write_cells(
     rows = replace(plane, tic=facts.tic)
     uns: dict[str, object] = _write_rows(table, names.shapes, acquisition, rows, identity)
     mz_bin, own = np.divmod(facts.cells, facts.mobility.n_bins)
-    label = np.strings.add("mz_", mz_bin.astype(STRING))
-    label = np.strings.add(np.strings.add(label, "_k0_"), own.astype(STRING))
     edges = facts.mobility.edges
     columns: dict[str, Column] = {
         "mz": axis.centres[mz_bin], "mobility": facts.mobility.centres[own],
@@ -202,7 +199,7 @@ def _write_cells(
         "mobility_low": edges[own], "mobility_high": edges[own + 1],
         "mz_index": mz_bin.astype(np.int32), "mobility_index": own.astype(np.int32),
     }  # fmt: skip
-    write_frame(table, "var", label, columns)
+    write_frame(table, "var", Numbered("cell_", facts.cells), columns)
     uns |= {"average_spectrum": facts.average, "mobility_axis": facts.mobility.to_json()}
     write_tree(table, "uns", uns)
 
@@ -223,7 +220,7 @@ def _write_rows(
         },
     )
     columns = _obs_columns(acquisition, plane, identity, shapes)
-    write_frame(table, "obs", identity.astype(STRING), columns, index_name=INDEX_NAME)
+    write_frame(table, "obs", Numbered("", identity), columns, index_name=INDEX_NAME)
     for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
         new_group(table / name, DICT)
     places = np.stack([columns["spatial_x"], columns["spatial_y"]], axis=1)  # type: ignore[list-item]
@@ -258,7 +255,7 @@ def _obs_columns(
 
 
 def _write_var(table: Path, axis: MassAxis) -> None:
-    names = np.strings.add("mz_", np.arange(axis.n_bins).astype(STRING))
+    names = Numbered("mz_", np.arange(axis.n_bins))
     ends = {"mz_low": axis.edges[:-1], "mz_high": axis.edges[1:]}
     write_frame(table, "var", names, {"mz": axis.centres, **ends})
 

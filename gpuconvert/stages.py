@@ -40,11 +40,23 @@ class Listener(Protocol):
         ...
 
 
-class Monitor:
-    """Times of the stages, progress so far, and whether to stop; safe between threads."""
+class Log(Protocol):
+    """Whoever keeps what was done; called from worker threads."""
 
-    def __init__(self, listener: Listener | None = None) -> None:
-        self._listener = listener
+    def record(self, stage: str, seconds: float, n_bytes: int, partition: int | None) -> None:
+        """Keep that `stage`, of one partition or of all, took so many seconds."""
+        ...
+
+
+class Monitor:
+    """Times of the stages, progress so far, and whether to stop; safe between threads.
+
+    log : told of stages and partitions when they have ended
+    """
+
+    def __init__(self, listener: Listener | None = None, log: Log | None = None) -> None:
+        self._listeners = [] if listener is None else [listener]
+        self._log = log
         self._lock = threading.Lock()
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._stop = threading.Event()
@@ -72,6 +84,30 @@ class Monitor:
             with self._lock:
                 self._seconds[stage] += time.perf_counter() - begun
 
+    def note(
+        self, stage: str, seconds: float, n_bytes: int = 0, partition: int | None = None
+    ) -> None:
+        """Tell the log that `stage`, of one partition or of all, has ended well."""
+        if self._log is not None:
+            self._log.record(stage, seconds, n_bytes, partition)
+
+    @contextmanager
+    def logged(self, stage: str) -> Iterator[None]:
+        """Time the block as `timed` does, and tell the log of it."""
+        begun = time.perf_counter()
+        with self.timed(stage):
+            yield
+        self.note(stage, time.perf_counter() - begun)
+
+    @contextmanager
+    def heard_by(self, listener: Listener) -> Iterator[None]:
+        """Have one more listener for the time of the block."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
     def seconds(self) -> dict[str, float]:
         """Return the seconds of every stage so far, summed over threads."""
         with self._lock:
@@ -89,5 +125,5 @@ class Monitor:
             self._done[0] += n_bytes
             self._done[1] += n_spectra
             step = Step(self._stage, self._done[0], self._totals[0], self._done[1], self._totals[1])
-        if self._listener is not None:
-            self._listener.step(step)
+        for listener in tuple(self._listeners):
+            listener.step(step)

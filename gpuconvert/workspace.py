@@ -12,11 +12,13 @@ import fcntl
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpuconvert.durable import rename
 from gpuconvert.errors import OutputError
 
 PARTIAL = ".partial"
@@ -44,6 +46,21 @@ class Workspace:
     def parts(self) -> Path:
         """The folder of finished partitions."""
         return self.work / "parts"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works on this output."""
+        return self.work / "lock"
+
+    @property
+    def status(self) -> Path:
+        """What the process that works on this output is doing."""
+        return self.staging / "status.json"
+
+    @property
+    def replaced(self) -> Path:
+        """An older store, between the two renames that replace it."""
+        return self.staging / "replaced"
 
     @property
     def store(self) -> Path:
@@ -87,48 +104,117 @@ def check_target(space: Workspace, *, overwrite: bool) -> None:
 def locked(space: Workspace) -> Iterator[None]:
     """Hold the work folder for this process; it is created if it is not there.
 
+    The system lets go of the lock when a process ends, however it ends. An older store
+    that a killed process had moved aside, and not replaced, is moved back.
+
     Raises
     ------
     OutputError
         Where another living process holds it, or it cannot be created.
     """
     try:
-        space.work.mkdir(parents=True, exist_ok=True)
-        handle = os.open(space.work / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = _take(space)
     except OSError as error:
+        if isinstance(error, OutputError):
+            raise
         raise OutputError(
-            error.errno, f"{space.work} cannot be written: {error.strerror}"
+            error.errno,
+            f"{space.work} cannot be written: {error.strerror}; mend that or name another folder, "
+            "and run the same command again",
         ) from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise OutputError(
-                errno.EBUSY,
-                f"process {holder} is already working on {space.output}; wait for it or stop it",
-            ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
+        if os.path.lexists(space.replaced) and not os.path.lexists(space.output):
+            space.replaced.rename(space.output)
         yield
     finally:
         os.close(handle)
 
 
-def commit(space: Workspace) -> None:
+def _take(space: Workspace) -> int:
+    """Return the descriptor of the lock, which this process now holds."""
+    while True:
+        space.work.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(space.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue  # Another process finished just now and removed the folder.
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(handle, space.lock):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
+                return handle
+        except BlockingIOError as error:
+            holder = os.pread(handle, 300, 0).decode("utf-8", "replace").strip() or "unknown"
+            os.close(handle)
+            raise OutputError(
+                errno.EBUSY,
+                f"process {holder} is already working on {space.output}; wait for it or stop it",
+            ) from error
+        except BaseException:
+            os.close(handle)
+            raise
+        # What was locked had been removed meanwhile: it locks nothing any more.
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def is_held(space: Workspace) -> bool:
+    """Return whether a living process works on this output; nothing is changed."""
+    try:
+        handle = os.open(space.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def check_room(space: Workspace, *, temporary: int, store: int) -> None:
+    """Raise OutputError where the disks have less free than the work may take, in bytes.
+
+    What the work folder holds already counts as free: it is part of what is asked for.
+    """
+    needs: dict[int, tuple[Path, int]] = {}
+    for folder, needed in ((space.work, temporary), (space.output.parent, store)):
+        device = folder.stat().st_dev
+        place, sum_ = needs.get(device, (folder, 0))
+        needs[device] = place, sum_ + needed
+    held = sum(file.stat().st_size for file in space.parts.rglob("*") if file.is_file())
+    for place, needed in needs.values():
+        free = shutil.disk_usage(place).free + (held if place == space.work else 0)
+        if free < needed:
+            raise OutputError(
+                errno.ENOSPC,
+                f"{place} has {free / 1e6:,.1f} MB free, but the run may need "
+                f"{needed / 1e6:,.1f} MB there; make room, name another --temp-dir, or give "
+                "--ignore-space",
+            )
+
+
+def commit(space: Workspace, *, durable: bool = False) -> None:
     """Rename the finished store to its place, and remove the work folder.
 
     An older store is moved aside first, and moved back if the rename fails.
     """
-    older = space.staging / "replaced"
     try:
         if os.path.lexists(space.output):
-            space.output.rename(older)
+            space.output.rename(space.replaced)
         try:
-            space.store.rename(space.output)
+            rename(space.store, space.output, durable=durable)
         except OSError:
-            if older.exists():
-                older.rename(space.output)
+            if space.replaced.exists():
+                space.replaced.rename(space.output)
             raise
     except OSError as error:
         raise OutputError(

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.plain_zarr import write_group, write_numbers, write_texts
+from gpuconvert.compressors import Compressor
+from gpuconvert.plain_zarr import Numbered, write_group, write_numbers, write_texts
 from gpuconvert.provenance import JSON, canonical_json
 
 Strings: TypeAlias = "NDArray[Any]"
@@ -28,6 +29,10 @@ STRING: Any = np.dtypes.StringDType()
 CHUNK_BYTES = 2**20
 CHUNK_STRINGS = 2**16
 """Chunks of columns are near 1 MiB: in bytes, and in strings of some 16 bytes."""
+
+FRAME_COMPRESSOR = Compressor("lz4", 5, "shuffle")
+"""Of the columns of data frames: m/z and coordinates, which grow from row to row, take 38 %
+less than with zstd and half of its time."""
 
 INT64 = range(-(2**63), 2**63)
 GROUP_NAME = re.compile(r"(?!__|zarr\.json$)\w[\w .+-]{0,99}")
@@ -57,18 +62,21 @@ def new_group(folder: Path, attributes: Mapping[str, Any]) -> Path:
     return folder
 
 
-def write_array(parent: Path, name: str, values: NDArray[Any]) -> None:
+def write_array(
+    parent: Path, name: str, values: NDArray[Any], compressor: Compressor | None = None
+) -> None:
     """Write numbers of one or more dimensions, in chunks near 1 MiB of whole rows."""
     row_bytes = max(1, values.itemsize * math.prod(values.shape[1:]))
     rows = max(1, min(len(values), CHUNK_BYTES // row_bytes))
     chunk = (rows, *(max(1, size) for size in values.shape[1:]))
     attributes = encoding("array", "0.2.0")
-    write_numbers(parent / name, values, chunk=chunk, attributes=attributes)
+    write_numbers(parent / name, values, chunk=chunk, attributes=attributes, compressor=compressor)
 
 
-def write_strings(parent: Path, name: str, values: Strings) -> None:
+def write_strings(parent: Path, name: str, values: Strings | Numbered) -> None:
     """Write a list of strings; (n_rows,)."""
-    rows = max(1, min(len(values), CHUNK_STRINGS))
+    length = len(values.numbers if isinstance(values, Numbered) else values)
+    rows = max(1, min(length, CHUNK_STRINGS))
     attributes = encoding("string-array", "0.2.0")
     write_texts(parent / name, values, rows=rows, attributes=attributes)
 
@@ -90,7 +98,7 @@ def _write_category(parent: Path, name: str, column: Category) -> None:
 
 
 def write_frame(
-    parent: Path, name: str, index: Strings, columns: Mapping[str, Column], *,
+    parent: Path, name: str, index: Strings | Numbered, columns: Mapping[str, Column], *,
     index_name: str = "_index",
 ) -> None:  # fmt: skip
     """Write a data frame: `obs` or `var`.
@@ -115,7 +123,7 @@ def write_frame(
         elif column.dtype == STRING:
             write_strings(group, key, column)
         else:
-            write_array(group, key, column)
+            write_array(group, key, column, FRAME_COMPRESSOR)
 
 
 def write_tree(parent: Path, name: str, value: object) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.backends.walk import DTYPE_CODES, walk_batch
-from gpuconvert.backends.walk_sort import transpose, window_width
+from gpuconvert.backends.walk_sort import bucket_shift, transpose
 from gpuconvert.backends.walk_types import (
     LINEAR,
     NEAREST,
@@ -73,9 +73,9 @@ class JitBackend:
 
     def by_bin(self, block: CsrBlock, n_bins: int) -> CscBlock:
         """Sort the non-zeros of `block` by bin; rows keep their order within a bin."""
-        width = window_width(len(block.rows), len(block.indices), n_bins)
+        bits, shift = block.data.view(np.uint32), bucket_shift(n_bins)
         filled, indptr, rows, bits = transpose(
-            block.rows, block.indptr, block.indices, block.data.view(np.uint32), n_bins, width
+            block.rows, block.indptr, block.indices, bits, n_bins, shift
         )
         return CscBlock(filled, indptr, rows, bits.view(np.float32))
 

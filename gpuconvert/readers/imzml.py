@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from gpuconvert.errors import SourceError
 from gpuconvert.readers.imzml_header import ImzmlHeader, read_header
 from gpuconvert.readers.imzml_ibd import IbdFile, digest, find_ibd, place_in_order
-from gpuconvert.readers.imzml_index import BinaryFile, ImzmlIndex, build_index, normal_uuid
+from gpuconvert.readers.imzml_index import (
+    BinaryFile,
+    ImzmlIndex,
+    build_index,
+    normal_uuid,
+    same_uuid,
+)
 from gpuconvert.readers.imzml_list import read_list
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import MAX_MZ, Encoding, RawBatch, SourceIdentity
@@ -107,6 +113,28 @@ class ImzmlReader:
                     f"{file} changed since it was opened, in size or time of modification; "
                     "start again when nothing writes to it"
                 )
+
+    def declared(self) -> tuple[Path, str, str] | None:
+        """Return the .ibd, the algorithm and the checksum that the header declares of it.
+
+        Raises
+        ------
+        SourceError
+            Where the identifiers of header and .ibd differ.
+        """
+        identity = self.acquisition.identity
+        try:
+            same = not identity.uuid or same_uuid(identity.uuid, self._ibd.uuid)
+        except ValueError:
+            same = False
+        if not same:
+            raise SourceError(
+                f"{self.path}: the UUID is {identity.uuid} here but {self._ibd.uuid.hex()} in "
+                f"{self._ibd.path}; copy the two files of one acquisition, or leave out "
+                "--check-source"
+            )
+        algorithm, expected = identity.checksum
+        return (self._ibd.path, algorithm, expected) if algorithm else None
 
     def close(self) -> None:
         """Close the files; the reader cannot be used afterwards."""

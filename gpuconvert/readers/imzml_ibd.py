@@ -112,7 +112,7 @@ class IbdFile:
         with reading(path):
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             self.size = os.fstat(self._descriptor).st_size
-        head = os.pread(self._descriptor, 64, 0)
+            head = os.pread(self._descriptor, 64, 0)
         self.uuid = head[:16]
         if not head or head.startswith(b"version https"):
             self.close()
@@ -203,9 +203,10 @@ class IbdFile:
             now = os.fstat(self._descriptor).st_size
             if now < base + length:
                 raise self._shrunken(now)
-            with mmap.mmap(
-                self._descriptor, length, access=mmap.ACCESS_READ, offset=base
-            ) as mapped:
+            with (
+                reading(self.path),
+                mmap.mmap(self._descriptor, length, access=mmap.ACCESS_READ, offset=base) as mapped,
+            ):
                 window = np.frombuffer(mapped, np.uint8)
                 raw[first:last] = window[(at[first:last] - base)[:, None] + width]
                 del window

@@ -121,15 +121,21 @@ def normal_uuid(text: str) -> str:
     return text.strip().lower().removeprefix("urn:uuid:").strip("{}()").replace("-", "")
 
 
+def same_uuid(text: str, raw: bytes) -> bool:
+    """Return whether 16 bytes are the identifier `text`; ValueError where that is none."""
+    known = uuid.UUID(hex=text)
+    # Some writers store the first fields little-endian, as Windows does.
+    return raw in (known.bytes, known.bytes_le)
+
+
 def _compare_uuid(said: str, ibd: BinaryFile, findings: Findings) -> None:
     text = normal_uuid(said)
     try:
-        known = uuid.UUID(hex=text)
+        same = same_uuid(text, ibd.uuid)
     except ValueError:
         findings.contradict(f"the UUID {said[:60]!r} (IMS:1000080) is not 32 hexadecimal digits")
         return
-    # Some writers store the first fields little-endian, as Windows does.
-    if ibd.uuid not in (known.bytes, known.bytes_le):
+    if not same:
         findings.contradict(
             f"the UUID is {text} here but {ibd.uuid.hex()} in {ibd.path}; "
             "do the two files belong together?"

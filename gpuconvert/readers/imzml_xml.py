@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from xml.parsers import expat
 
-from gpuconvert.errors import SourceError, SourceMissingError
+from gpuconvert.errors import SourceError, SourceMissingError, SourceReadError
 
 PIECE = 1 << 16
 """Bytes fed to the XML parser at a time."""
@@ -77,7 +77,7 @@ class XmlSource:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what reading and decoding `path` may raise into SourceError."""
+    """Turn what reading and decoding `path` may raise into SourceError or SourceReadError."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -91,7 +91,12 @@ def reading(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, SourceError):
             raise
-        raise SourceError(f"{path} cannot be read: {error}; check its permissions") from error
+        if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
+            raise SourceError(f"{path} cannot be read: {error}; check its permissions") from error
+        raise SourceReadError(
+            f"{path} cannot be read: {error.strerror or error}; check its disk or network and run "
+            "the same command again"
+        ) from error
 
 
 def find_xml(path: Path) -> XmlSource:

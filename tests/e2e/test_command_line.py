@@ -197,10 +197,10 @@ cli.main()
 """
 
 
-def start(*words):
-    """Start the program with small parts."""
+def start(*words, code=MANY_PARTS):
+    """Start the program, with small parts unless `code` says otherwise."""
     return subprocess.Popen(
-        [sys.executable, "-c", MANY_PARTS, *map(str, words)],
+        [sys.executable, "-c", code, *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=ENVIRONMENT,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Whole runs in this process: what comes out, whatever the way it was made."""
 
 import errno
+import hashlib
 import json
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -26,7 +27,7 @@ from tests.e2e.data import (
     write_centroid,
     write_profile,
 )
-from tests.imzml_writer import write_imzml
+from tests.imzml_writer import Document, cv, write_imzml
 
 
 @pytest.fixture
@@ -372,16 +373,43 @@ def test_a_part_damaged_on_disk_is_refused_and_made_again(tmp_path, small_parts)
     path, made = conversion.make(source, tmp_path / "o.zarr", Settings())
     for index in range(len(made.partitions)):
         conversion.convert_part(path, index)
-    file = path.parent / "parts/00002/data/c.0"
+    file = path.parent / "parts/00002/c.0"
     raw = bytearray(file.read_bytes())
     raw[10] ^= 4
     file.write_bytes(raw)
-    with pytest.raises(DamagedPartError, match="00002/data/c.0 has other bytes from 0 on than"):
+    with pytest.raises(DamagedPartError, match=r"00002/c\.0 has other bytes from 0 on than"):
         conversion.assemble(path)
     assert not (tmp_path / "o.zarr").exists()
     summary = conversion.run(source, tmp_path / "o.zarr", Settings())
     assert summary.parts - summary.parts_reused == 1
     assert store_bytes(tmp_path / "o.zarr") == store_bytes(tmp_path / "whole.zarr")
+
+
+def _declaring(tmp_path, digest):
+    document = Document.of(centroid_spectra(pixels()))
+    found = digest or hashlib.sha1(document.ibd, usedforsecurity=False).hexdigest()
+    document.content.append(cv("IMS:1000091", "ibd SHA-1", found))
+    return document.write(tmp_path)
+
+
+def test_a_source_is_compared_with_what_it_declares_on_request_and_that_is_recorded(tmp_path):
+    source = _declaring(tmp_path, None)
+    gpuconvert.convert(source, tmp_path / "plain.zarr")
+    assert gpuconvert_uns(tmp_path / "plain.zarr")["source_check"][()] == "not asked for"
+    summary = gpuconvert.convert(source, tmp_path / "o.zarr", check_source=True)
+    assert summary.source_check.startswith("SHA-1 of test.ibd is ")
+    assert gpuconvert_uns(tmp_path / "o.zarr")["source_check"][()] == summary.source_check
+    declared = json.loads(gpuconvert_uns(tmp_path / "o.zarr")["source"][()])["checksum"]
+    assert declared == ["SHA-1", summary.source_check.split()[4].rstrip(",")]
+    assert matrix_bytes(tmp_path / "o.zarr") == matrix_bytes(tmp_path / "plain.zarr")
+
+
+def test_a_source_that_is_not_what_it_declares_is_refused_on_request(tmp_path):
+    source = _declaring(tmp_path, "0" * 40)
+    with pytest.raises(SourceError, match="but the source declares 0{40}; is it damaged"):
+        gpuconvert.convert(source, tmp_path / "o.zarr", check_source=True)
+    assert not list(tmp_path.glob("o.zarr*"))
+    assert gpuconvert.convert(source, tmp_path / "o.zarr").n_pixels == len(pixels())
 
 
 def test_the_source_axis_of_a_processed_file_is_the_union_of_its_mz(tmp_path):

@@ -9,7 +9,9 @@ from numcodecs.vlen import VLenUTF8
 from zarr.errors import ZarrUserWarning
 
 from gpuconvert.plain_zarr import (
+    Numbered,
     consolidate,
+    encode_numbered,
     encode_texts,
     write_group,
     write_numbers,
@@ -96,6 +98,23 @@ def test_what_was_there_is_replaced(tmp_path):
 def test_texts_are_encoded_as_the_library_does(texts):
     ours = encode_texts(np.array(texts, np.dtypes.StringDType()), len(texts))
     assert ours == bytes(VLenUTF8().encode(np.array(texts, object)))
+
+
+@given(
+    st.sampled_from(["mz_", "", "a b"]),
+    st.lists(st.integers(0, 120) | st.integers(0, 2**63 - 1), max_size=9),
+    st.integers(0, 3),
+)
+def test_numbered_texts_are_encoded_like_others(prefix, numbers, spare):
+    n_items = len(numbers) + spare
+    texts = np.array([f"{prefix}{number}" for number in numbers], np.dtypes.StringDType())
+    ours = encode_numbered(prefix, np.array(numbers, np.int64), n_items)
+    assert ours == encode_texts(texts, n_items)
+
+
+def test_zarr_reads_back_numbered_texts(tmp_path):
+    write_texts(tmp_path / "a", Numbered("n", np.arange(95, 105)), rows=4)
+    assert list(_read(tmp_path / "a")[:]) == [f"n{k}" for k in range(95, 105)]
 
 
 @pytest.mark.parametrize("texts", [["mz_0"], ["a", "", "größer", "x" * 300, "日本"], ["", ""]])

@@ -7,7 +7,8 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from gpuconvert.zarr_shards import Compressor, LongArray
+from gpuconvert.compressors import Compressor
+from gpuconvert.zarr_shards import LongArray
 
 CHUNK, PER_SHARD = 16, 4
 SHARD = CHUNK * PER_SHARD
