@@ -127,17 +127,29 @@ def calibrate(
 
 
 def one_over_k0(scan: Floats, row: dict[str, Any]) -> Floats:
-    """Return 1/K0 of scans counted from 0, in Vs/cm2; same shape. `row` is of TimsCalibration."""
-    c = [_number(row, f"C{k}") for k in range(8)]
-    voltage = c[2] + (c[3] - c[2]) / c[1] * (scan - c[0] - c[4])
-    inverse: Floats = 1 / (c[6] + c[7] / np.abs(voltage))
+    """Return 1/K0 of scans counted from 0, in V s / cm2; not finite where there is none.
+
+    `row` is of TimsCalibration; ValueError where a coefficient is no number.
+    """
+    c = np.array([_number(row, f"C{k}") for k in range(8)])
+    with np.errstate(all="ignore"):
+        voltage = c[2] + (c[3] - c[2]) / c[1] * (scan - c[0] - c[4])
+        inverse: Floats = 1 / (c[6] + c[7] / np.abs(voltage))
     return inverse
 
 
 def _number(row: dict[str, Any], name: str) -> float:
     """Return a coefficient; 0 where it is not there. Columns may hold numbers as text."""
     value = row.get(name)
-    return 0.0 if value is None else float(value)
+    return 0.0 if value is None else float(str(value))
+
+
+def row_number(row: dict[str, Any]) -> int | None:
+    """Return the Id of a row; None where it is no whole number."""
+    try:
+        return int(str(row.get("Id")))
+    except ValueError:
+        return None
 
 
 def _model(row: dict[str, Any]) -> Floats | str:
@@ -151,7 +163,8 @@ def _model(row: dict[str, Any]) -> Floats | str:
         model[TIMEBASE:TERMS] = [_number(row, name) for name in names]
         n_terms = int(_number(row, "C7"))
         model[TERMS:] = [_number(row, f"C{8 + k}") for k in range(MOST_TERMS)]
-    except (TypeError, ValueError) as error:
+        drift = np.array([_number(row, name) for name in ("T1", "T2", "dC1", "dC2")])
+    except (OverflowError, ValueError) as error:
         return f"holds something that is no number ({error})"
     model[KIND] = kind
     if kind == MODEL_1:
@@ -162,6 +175,8 @@ def _model(row: dict[str, Any]) -> Floats | str:
         model[TERMS + n_terms :] = 0
         # They repeat C0 and C2 here.
         model[[C3, C4]] = 0
+    if not np.isfinite(drift).all():
+        return "has temperatures that are no finite numbers"
     if not (model[C1] > 0 and model[TIMEBASE] > 0 and np.isfinite(model).all()):
         return f"has C1 = {model[C1]:g} and a time base of {model[TIMEBASE]:g} ns"
     return model
@@ -208,7 +223,7 @@ def build_calibration(
         Where a frame has no calibration that is known, and `chord` is not set.
     """
     wanted, model = np.unique(frames.calibration[used], return_inverse=True)
-    by_id = {int(_number(row, "Id")): row for row in rows}
+    by_id = {row_number(row): row for row in rows}
     models, notes = np.zeros((len(wanted), MODEL_SIZE)), []
     factor = np.ones(len(used))
     for place, number in enumerate(wanted.tolist()):

@@ -154,8 +154,12 @@ def find_pitch(
 
 def _spot_size(lasers: Sequence[dict[str, Any]]) -> float | None:
     """Return the one spot size of all lasers, in micrometres; None where there is no such."""
-    sizes = {float(row["SpotSize"]) for row in lasers if row.get("SpotSize")}
-    return sizes.pop() if len(sizes) == 1 else None
+    try:
+        sizes = {float(str(row["SpotSize"])) for row in lasers if row.get("SpotSize")}
+    except ValueError:
+        return None
+    size = sizes.pop() if len(sizes) == 1 else 0.0
+    return size if 0 < size < np.inf else None
 
 
 def _regress(pixels: Pixels) -> Pitch | None:
@@ -180,11 +184,17 @@ def _regress(pixels: Pixels) -> Pitch | None:
     moving = np.flatnonzero((index != 0).any(axis=0))
     if not len(moving):
         return None
-    steps, _, rank, _ = np.linalg.lstsq(index[:, moving], stage, rcond=None)
-    sizes = np.hypot(steps[:, 0], steps[:, 1])
-    if rank < len(moving) or not (sizes > 0).all():
+    try:
+        with np.errstate(all="ignore"):
+            steps, _, rank, _ = np.linalg.lstsq(index[:, moving], stage, rcond=None)
+            sizes = np.hypot(steps[:, 0], steps[:, 1])
+            residual = float(np.sqrt(((stage - index[:, moving] @ steps) ** 2).sum(axis=1).mean()))
+    except np.linalg.LinAlgError:
         return None
-    residual = float(np.sqrt(((stage - index[:, moving] @ steps) ** 2).sum(axis=1).mean()))
+    if rank < len(moving) or not ((sizes > 0) & (sizes < np.inf)).all():
+        return None
+    if not np.isfinite(residual):
+        return None
     # A single line or column has the same pitch across as along.
     x, y = float(sizes[0]), float(sizes[-1])
     words = f"stage positions (least squares over {len(stage)} frames, rms {residual:.2g} um)"

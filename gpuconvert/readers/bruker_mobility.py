@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError
 from gpuconvert.mobility_axis import MobilityAxis
-from gpuconvert.readers.bruker_calibration import one_over_k0
+from gpuconvert.readers.bruker_calibration import one_over_k0, row_number
 from gpuconvert.readers.bruker_sql import Frames
 
 Longs = NDArray[np.int64]
@@ -30,20 +30,26 @@ class ScanBins:
     ) -> None:
         """Build the bins for the frames at positions `rows`; SourceError where they have none."""
         self._number = frames.mobility[rows]
-        self._table = {int(row.get("Id") or 0): row for row in table}
+        self._table = {row_number(row): row for row in table}
         for number in np.unique(self._number).tolist():
             row = self._table.get(number)
             found = "is not in the table TimsCalibration"
             if row is not None:
                 found = f"has ModelType {row.get('ModelType')}"
-            if row is None or row.get("ModelType") != MODEL:
+            if row is None or str(row.get("ModelType")) != str(MODEL):
                 first = int(frames.number[rows[np.argmax(self._number == number)]])
                 raise SourceError(
                     f"{name}: the mobility calibration {number} of frame {first} {found}, expected "
                     f"ModelType {MODEL}; leave out --mobility-bins"
                 )
         pairs = np.unique(np.stack([self._number, frames.n_scans[rows]]), axis=1).T.tolist()
-        values = [self._k0(number, n_scans) for number, n_scans in pairs if n_scans > 0]
+        try:
+            values = [self._k0(number, n_scans) for number, n_scans in pairs if n_scans > 0]
+        except ValueError as error:
+            raise SourceError(
+                f"{name}: a mobility calibration holds something that is no number ({error}); "
+                "leave out --mobility-bins"
+            ) from error
         known = np.concatenate(values) if values else np.zeros(0)
         if not len(known) or not np.isfinite(known).all() or known.min() <= 0:
             raise SourceError(

@@ -166,7 +166,7 @@ def opened(database: Path, sidecars: tuple[Path, ...] = ()) -> Iterator[sqlite3.
             stack.callback(connection.close)
             connection.text_factory = _as_text
             yield connection
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise SourceError(
                 f"{database} cannot be read as an SQLite database ({error}); is it complete? "
                 "copy the whole folder again"
