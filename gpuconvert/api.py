@@ -51,8 +51,8 @@ def settings_from(options: dict[str, Any]) -> Settings:
             values[name] = _PARSERS[name](value)
         elif name == "pixel_size" and isinstance(value, int | float):
             values[name] = (float(value), float(value))
-        elif name == "region" and isinstance(value, int):
-            values[name] = (value,)
+        elif name == "region" and isinstance(value, int | list):
+            values[name] = tuple(sorted({value} if isinstance(value, int) else set(value)))
         elif isinstance(value, os.PathLike):
             values[name] = os.fspath(value)
         else:

@@ -112,7 +112,7 @@ def test_a_selection_is_verified_as_it_was_made(tmp_path):
         frame.x += 40
     frames[3].ms_type = frames[14].ms_type = 2
     source = write_tdf(tmp_path, frames, n_samples=N_SAMPLES)
-    gpuconvert.convert(source, tmp_path / "o.zarr", region=2, ms_level=1)
+    gpuconvert.convert(source, tmp_path / "o.zarr", region=[2], ms_level=1)
     table = zarr.open_group(tmp_path / "o.zarr", mode="r")["tables/msi_z0"]
     assert set(table["obs/region_number"][:].tolist()) == {2}
     assert table["obs/acquisition_order"][:].tolist() == [12, 13, *range(15, 21)]

@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import signal
+import sqlite3
 
 import numpy as np
 import pytest
@@ -163,6 +165,36 @@ def test_a_killed_run_started_again_gives_the_same_bytes(tmp_path):
     assert again.returncode == 0, err
     assert "from an earlier run" in out
     assert store_bytes(tmp_path / "o.zarr") == store_bytes(tmp_path / "whole.zarr")
+
+
+@pytest.mark.real_data
+def test_real_scans_keep_their_counts_in_both_tables(shared_data, tmp_path):
+    # Real frames of a run that is no image, laid out as one.
+    source = tmp_path / "pasef.d"
+    source.mkdir()
+    for name in ("analysis.tdf", "analysis.tdf_bin"):
+        shutil.copyfile(shared_data / "bruker/mobiusklein__mzdata/diaPASEF.d" / name, source / name)
+    connection = sqlite3.connect(source / "analysis.tdf")
+    connection.execute("CREATE TABLE MaldiFrameInfo (Frame, XIndexPos, YIndexPos, RegionNumber)")
+    connection.executemany(
+        "INSERT INTO MaldiFrameInfo VALUES (?, ?, ?, 0)",
+        [(2, 0, 0), (3, 1, 0), (4, 0, 1), (5, 2, 1)],
+    )
+    connection.commit()
+    stated = connection.execute("SELECT SummedIntensities FROM Frames WHERE Id > 1 ORDER BY Id")
+    totals = [row[0] for row in stated]
+    connection.close()
+    with pytest.raises(SourceError, match=r"4 frames are MS/MS, the first is frame 2 \(MsMsType 9"):
+        gpuconvert.convert(source, tmp_path / "o.zarr")
+    gpuconvert.convert(
+        source, tmp_path / "o.zarr", ms_level=2, mobility_bins=20, bin_ppm=20, pixel_size=10
+    )
+    main, (table, var) = read_table(tmp_path / "o.zarr"), read_cells(tmp_path / "o.zarr")
+    np.testing.assert_allclose(main.obs["tic"], totals, atol=0.5)
+    np.testing.assert_allclose(table.obs["tic"], main.obs["tic"], rtol=1e-6)
+    assert len(np.unique(var["mobility_index"])) == 20
+    checked = gpuconvert.verify(tmp_path / "o.zarr", source)
+    assert checked.ok, checked.lines()
 
 
 def _change(store, array, place, value):
