@@ -1,6 +1,7 @@
 """The SpatialData store around X: tables, pixel squares, TIC images, coordinate systems.
 
-Assembly leaves ``tables/{id}_z{z}/X`` in a staging folder; `finish_store` adds all
+Assembly leaves ``tables/{id}_z{z}/X`` in a staging folder, and where it was asked for
+``tables/{id}_z{z}_mobility/X``, by m/z and ion mobility; `finish_store` adds all
 else with pyarrow and plain files, and consolidates the metadata last. All
 elements meet in the coordinate systems ``{id}`` and ``global``, in micrometres, in
 which the pixel of column x and row y is centred at ``(x * width, y * height)``.

@@ -127,6 +127,7 @@ class BrukerReader:
         for note in self.calibration.notes:
             findings.note(note)
         recalibrations = read_recalibrations(path, findings)
+        identity = _identity(files, tables.metadata)
         pitch = Pitch((1.0, 1.0), "no image")
         if imaging:
             pitch = find_pitch(pixels, tables.lasers, settings, findings)
@@ -134,8 +135,8 @@ class BrukerReader:
         self.mobility = None if self._scans is None else self._scans.axis
         self.frames = FrameFile(files, tables.frames, pixels.frame, form)
         self.acquisition = self._describe(
-            tables, _identity(files, tables.metadata), pixels, origin, pitch, settings,
-            imaging=imaging, warnings=findings.warnings, recalibrations=recalibrations,
+            tables, identity, pixels, origin, pitch, settings, imaging=imaging,
+            warnings=findings.warnings, recalibrations=recalibrations,
         )  # fmt: skip
 
     def read(self, first: int, last: int, into: Bytes) -> RawBatch:

@@ -194,6 +194,9 @@ def test_a_recipe_of_three_verbs_works(tmp_path, capsys):
     assert call(capsys, "convert", plan, 0)[0] == 0
     assert call(capsys, "assemble", plan)[0] == 0
     assert call(capsys, "verify", tmp_path / "o.zarr", source)[0] == 0
+    code, _, err = call(capsys, "verify", tmp_path / "o.zarr", source, "--ibd", "a.ibd")
+    assert code == 2
+    assert "--ibd has no meaning for a .d folder" in err
 
 
 def test_what_is_no_image_is_shown_and_not_converted(tmp_path, capsys):
