@@ -304,11 +304,11 @@ def _arrange(
     if not len(pixels.frame):
         return np.zeros(0, np.int64), (0, 0, 0)
     origin = (int(pixels.x.min()), int(pixels.y.min()), 0)
-    for name, column, low in (("x", pixels.x, origin[0]), ("y", pixels.y, origin[1])):
-        if int(column.max()) - low >= 2**31:
+    for name, column in (("x", pixels.x), ("y", pixels.y), ("region", pixels.region)):
+        low, high = int(column.min()), int(column.max())
+        if high - low >= 2**31 or (name == "region" and not 0 <= low <= high < 2**31):
             raise SourceError(
-                f"{path}: position {name} runs from {low} to {int(column.max())}, expected fewer "
-                "than 2^31 pixels"
+                f"{path}: {name} runs from {low} to {high}, expected fewer than 2^31 of them"
             )
     places = (np.zeros_like(pixels.x), pixels.y - origin[1], pixels.x - origin[0])
     return row_order(path, places, origin, findings, settings.duplicates), origin

@@ -21,6 +21,9 @@ SCHEMA_MOST = 3
 COMPRESSIONS: dict[Kind, tuple[int, ...]] = {"TSF": (3,), "TDF": (LZF, ZSTD)}
 """Known values of TimsCompressionType."""
 
+SAMPLES_MOST = 2**27
+"""Samples that a digitizer can have; real ones take less than a hundredth of it."""
+
 _CONTENTS: tuple[tuple[Content, str], ...] = (
     ("line", "HasLineSpectra"), ("profile", "HasProfileSpectra"),
 )  # fmt: skip
@@ -62,17 +65,13 @@ def find_form(
 ) -> Form:
     """Return how frames are stored, and which of their spectra is converted."""
     samples = metadata.get("DigitizerNumSamples", "")
-    if not (samples.isdecimal() and 0 < int(samples) < 2**31):
+    if not (samples.isdecimal() and 0 < int(samples) <= SAMPLES_MOST):
         raise SourceError(
             f"{files.database} states {samples or 'no'} DigitizerNumSamples, expected a number "
-            "above 0; export it again"
+            f"from 1 to {SAMPLES_MOST}; export it again"
         )
-    peaks = metadata.get("MaxNumPeaksPerScan", "")
-    return Form(
-        _choose_content(files, metadata, settings, findings),
-        int(metadata["TimsCompressionType"]), int(samples),
-        int(peaks) if peaks.isdecimal() else 0,
-    )  # fmt: skip
+    content = _choose_content(files, metadata, settings, findings)
+    return Form(content, int(metadata["TimsCompressionType"]), int(samples))
 
 
 def _choose_content(

@@ -38,13 +38,11 @@ class Form:
     content : "line" or "profile" of TSF, "scans" of TDF
     compression : of TDF, LZF or ZSTD
     n_samples : of the digitizer
-    scan_peaks : most peaks of a scan, which bounds what LZF inflates to
     """
 
     content: Content
     compression: int
     n_samples: int
-    scan_peaks: int
 
 
 class BlobFile:
@@ -91,7 +89,7 @@ class BlobFile:
             if len(places)
             else (np.zeros_like(self._place))
         )
-        lost = used & ((self._place < 0) | (self._place + blobs.HEAD_BYTES > self._file.size))
+        lost = used & ((self._place < 0) | (self._place > self._file.size - blobs.HEAD_BYTES))
         if lost.any():
             row = int(np.argmax(lost))
             raise SourceError(

@@ -239,7 +239,7 @@ class FrameFile:
             count = blobs.split_scans(planes, n_scans, n_peaks, *found)
         else:
             # A peak takes a word, and another one for the gap before it.
-            buffer = self._scratch.bytes(_SCAN_BYTES * (max(self.form.scan_peaks, n_peaks) + 1))
+            buffer = self._scratch.bytes(_SCAN_BYTES * (n_peaks + 1))
             count = blobs.split_lzf_scans(blob, n_scans, n_peaks, buffer, *found)
         if count != n_peaks:
             raise self._blobs.damage(row, blobs.DAMAGE[count if count < 0 else blobs.BAD_PEAKS])
@@ -310,7 +310,8 @@ def _scale(files: BrukerFiles, frames: Frames, rows: Longs, form: Form) -> NDArr
             f"{files.database}: frame {frames.number[rows[row]]} states no accumulation time "
             "above 0 ms, which scales its intensities; export it again"
         )
-    return np.divide(100.0, times)
+    with np.errstate(over="ignore"):
+        return np.divide(100.0, times)
 
 
 def _cut(sizes: Longs, most: int) -> Iterator[Longs]:

@@ -242,6 +242,14 @@ def read_frames(connection: sqlite3.Connection, database: Path) -> Frames:
         signs = "CASE Polarity WHEN '+' THEN 1 WHEN '-' THEN -1 ELSE 0 END"
         found = connection.execute(f"SELECT {signs} FROM Frames ORDER BY Id")
         polarity = np.fromiter((row[0] for row in found), np.int8)
+    for name, column, most in (("NumPeaks", "n_peaks", 2**31), ("NumScans", "n_scans", 2**20)):
+        bad = (columns[column] < 0) | (columns[column] > most)
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise SourceError(
+                f"{database}: frame {columns['number'][at]} states {columns[column][at]} {name}, "
+                f"expected 0 to {most}; copy the whole folder again"
+            )
     return Frames(polarity=polarity, **columns)
 
 

@@ -440,10 +440,14 @@ REFUSED = [
     (_say("HasLineSpectra", "0"), "declares no line spectra"),
     (_run("DROP TABLE Frames"), "has no column Id in a table Frames: its schema is not known"),
     (_run("DELETE FROM Frames"), "has no frames, expected at least one"),
+    (_run(f"UPDATE Frames SET TimsId = {2**63 - 1} WHERE Id = 3"), "frame 3 begins at byte 9223"),
+    (_run("UPDATE Frames SET NumPeaks = -1 WHERE Id = 4"), "frame 4 states -1 NumPeaks, expected"),
+    (_run(f"UPDATE Frames SET NumPeaks = {2**40} WHERE Id = 1"), "states 1099511627776 NumPeaks"),
+    (_run("UPDATE MaldiFrameInfo SET RegionNumber = -7"), "region runs from -7 to -7, expected"),
     (_run("UPDATE Frames SET TimsId = -5 WHERE Id = 3"), "frame 3 begins at byte -5"),
     (_run("UPDATE MzCalibration SET ModelType = 4"), "has ModelType 4, expected ModelType 1 or 2"),
     (_run("UPDATE MaldiFrameInfo SET XIndexPos = 5000000000 WHERE Frame = 2"),
-     "position x runs from 1158 to 5000000000, expected fewer than"),
+     "x runs from 1158 to 5000000000, expected fewer than 2"),
 ]  # fmt: skip
 
 
