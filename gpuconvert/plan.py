@@ -29,7 +29,7 @@ from gpuconvert.settings import Settings
 PLAN_FORMAT = 1
 MIB = 2**20
 
-BASE_BYTES = 300 * MIB
+BASE_BYTES = 256 * MIB
 """Resident size of the program with everything loaded and nothing read."""
 SPECTRUM_BYTES = 260
 """Index, table and shape columns of one spectrum, at the peak of writing the store."""
