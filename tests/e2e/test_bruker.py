@@ -15,7 +15,7 @@ from gpuconvert.errors import SourceError
 from tests.bruker_reference import mz_of_index
 from tests.bruker_writer import MODEL_1, MODEL_2, Frame, write_tdf, write_tsf
 from tests.e2e.data import read_table, store_bytes
-from tests.e2e.test_command_line import start, wait_for_parts
+from tests.e2e.test_command_line import command, start, wait_for_parts
 
 N_SAMPLES = 60_000
 
@@ -162,6 +162,21 @@ def test_a_killed_run_started_again_gives_the_same_bytes(tmp_path, kind):
     assert again.returncode == 0, err
     assert "from an earlier run" in out
     assert store_bytes(tmp_path / "o.zarr") == store_bytes(tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("profile", ("--spectrum", "profile")),
+        ("scans", ("--mobility-bins", "20", "--bins", "4000")),
+    ],
+)
+def test_memory_stays_below_what_was_projected(tmp_path, kind, options):
+    source = write_kind(kind, tmp_path, image(60, 40))
+    done = command("run", source, tmp_path / "o.zarr", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert 0 < value["peak_memory"] <= value["projected_memory"]
 
 
 def call(capsys, *words):
