@@ -22,6 +22,8 @@ MODEL = 2
 class ScanBins:
     """The bins of 1/K0 over all scans of some frames, and where each scan lies.
 
+    Frames in LZF hold more scans than they state; those beyond count as the last one.
+
     axis : from the smallest to the largest 1/K0 of any scan
     """
 
@@ -29,7 +31,7 @@ class ScanBins:
         self, name: str, frames: Frames, rows: Longs, table: list[dict[str, Any]], n_bins: int
     ) -> None:
         """Build the bins for the frames at positions `rows`; SourceError where they have none."""
-        self._number = frames.mobility[rows]
+        self._number, self._n_scans = frames.mobility[rows], frames.n_scans[rows]
         self._table = {row_number(row): row for row in table}
         for number in np.unique(self._number).tolist():
             row = self._table.get(number)
@@ -42,9 +44,11 @@ class ScanBins:
                     f"{name}: the mobility calibration {number} of frame {first} {found}, expected "
                     f"ModelType {MODEL}; leave out --mobility-bins"
                 )
-        pairs = np.unique(np.stack([self._number, frames.n_scans[rows]]), axis=1).T.tolist()
+        pairs = np.unique(np.stack([self._number, self._n_scans]), axis=1).T.tolist()
         try:
-            values = [self._k0(number, n_scans) for number, n_scans in pairs if n_scans > 0]
+            values = [
+                self._k0(number, np.arange(n_scans)) for number, n_scans in pairs if n_scans > 0
+            ]
         except ValueError as error:
             raise SourceError(
                 f"{name}: a mobility calibration holds something that is no number ({error}); "
@@ -61,10 +65,11 @@ class ScanBins:
 
     def of_row(self, row: int, n_scans: int) -> Longs:
         """Return the bin of each scan of a row; (n_scans,) int64."""
-        return self._cached(int(self._number[row]), n_scans)
+        return self._cached(int(self._number[row]), int(self._n_scans[row]), n_scans)
 
-    def _k0(self, number: int, n_scans: int) -> NDArray[np.float64]:
-        return one_over_k0(np.arange(n_scans, dtype=np.float64), self._table[number])
+    def _k0(self, number: int, scan: Longs) -> NDArray[np.float64]:
+        return one_over_k0(scan.astype(np.float64), self._table[number])
 
-    def _bins(self, number: int, n_scans: int) -> Longs:
-        return self.axis.bin_of(self._k0(number, n_scans))
+    def _bins(self, number: int, stated: int, n_scans: int) -> Longs:
+        scan = np.minimum(np.arange(n_scans), max(0, stated - 1))
+        return self.axis.bin_of(self._k0(number, scan))

@@ -95,7 +95,8 @@ class BrukerOracle:
             for scan, (places, values) in enumerate(self._frame_scans(frame)):
                 mz = self._mz(frame, places.astype(np.float64))
                 inside = float(values[(mz >= low) & (mz <= high)].sum())
-                voltage = c[2] + (c[3] - c[2]) / c[1] * (scan - c[0] - c[4])
+                stated = min(scan, int(frame["NumScans"]) - 1)
+                voltage = c[2] + (c[3] - c[2]) / c[1] * (stated - c[0] - c[4])
                 counts += inside
                 moment += inside / (c[6] + c[7] / abs(voltage))
         except (*READ_ERRORS, StopIteration) as error:

@@ -117,6 +117,23 @@ def test_frames_of_both_polarities_share_one_axis_of_mobility(tmp_path):
     assert checked.ok, checked.lines()
 
 
+def test_scans_beyond_those_stated_count_as_the_last(tmp_path):
+    frames = image()
+
+    def shorten(connection):
+        connection.execute("UPDATE Frames SET NumScans = 40")
+
+    source = write(tmp_path, frames, compression=1, change=shorten)
+    gpuconvert.convert(source, tmp_path / "o.zarr", mobility_bins=N_BINS, bins=3000)
+    main, (table, var) = read_table(tmp_path / "o.zarr"), read_cells(tmp_path / "o.zarr")
+    np.testing.assert_allclose(table.obs["tic"], main.obs["tic"], rtol=1e-6)
+    beyond = sum(counts.sum() for frame in frames for _, counts in frame.scans[40:])
+    in_first = table.x.tocsc()[:, var["mobility_index"] == 0].sum() * 40 / 100
+    assert in_first >= beyond
+    checked = gpuconvert.verify(tmp_path / "o.zarr", source)
+    assert checked.ok, checked.lines()
+
+
 def test_the_table_is_opened_with_the_others(tmp_path):
     pytest.importorskip("spatialdata")
     source = write(tmp_path, image())
