@@ -438,7 +438,7 @@ def run(
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
-        backend, line = choose_backend(settings.backend)
+        backend, line = choose_backend(settings.backend, settings.devices or ())
         with _held(space, overwrite=overwrite), _checked(reader, settings) as check:
             plan, sample = _prepare(space, reader, settings, backend, monitor)
             job = Job(plan, reader, backend, line, space, monitor, sample, check)
@@ -458,7 +458,7 @@ def make(
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
-        backend, _ = choose_backend(settings.backend)
+        backend, _ = choose_backend(settings.backend, settings.devices or ())
         with _held(space, overwrite=overwrite):
             plan, _ = _prepare(space, reader, settings, backend, monitor)
     return space.plan, plan
@@ -492,7 +492,7 @@ def convert_part(
     monitor = monitor or Monitor()
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
-        chosen, line = choose_backend(backend or plan.settings.backend)
+        chosen, line = choose_backend(backend or plan.settings.backend, plan.settings.devices or ())
         job = Job(plan, reader, chosen, line, space, monitor)
         with _in_words(space):
             return _attempt(job.work(), index)
@@ -508,7 +508,7 @@ def assemble(
     check_target(space, overwrite=overwrite)
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
-        backend, line = choose_backend(plan.settings.backend)
+        backend, line = choose_backend(plan.settings.backend, plan.settings.devices or ())
         with _held(space, overwrite=overwrite), _checked(reader, plan.settings) as check:
             job = Job(plan, reader, backend, line, space, monitor, check=check)
             with _beating(job):
