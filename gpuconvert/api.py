@@ -22,6 +22,7 @@ from gpuconvert.settings import (
     parse_devices,
     parse_pixel_size,
     parse_range,
+    parse_regions,
 )
 from gpuconvert.stages import Listener, Monitor
 from gpuconvert.verification import Verification
@@ -38,6 +39,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "mz_range": parse_range,
     "bin_width": parse_bin_width,
     "pixel_size": parse_pixel_size,
+    "region": parse_regions,
 }
 
 
@@ -52,6 +54,8 @@ def settings_from(options: dict[str, Any]) -> Settings:
             values[name] = _PARSERS[name](value)
         elif name == "pixel_size" and isinstance(value, int | float):
             values[name] = (float(value), float(value))
+        elif name == "region" and isinstance(value, int | list):
+            values[name] = tuple(sorted({value} if isinstance(value, int) else set(value)))
         elif isinstance(value, os.PathLike):
             values[name] = os.fspath(value)
         else:
@@ -70,7 +74,7 @@ def convert(
     Parameters
     ----------
     source
-        The input, for example an ``.imzML`` whose ``.ibd`` lies beside it.
+        The input: an ``.imzML`` whose ``.ibd`` lies beside it, or a Bruker ``.d`` folder.
     output
         The store to make; its folder must exist.
     overwrite

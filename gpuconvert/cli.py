@@ -82,7 +82,9 @@ app = typer.Typer(
     "by the same command.",
 )
 
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help="The source, for example .imzML.")]
+Input = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="The source: .imzML, or a Bruker .d folder.")
+]
 Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="The store to make.")]
 PlanPath = Annotated[
     Path, typer.Argument(metavar="PLAN", help="plan.json, or the folder that holds it.")

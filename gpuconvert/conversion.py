@@ -18,6 +18,7 @@ from typing import Any
 
 from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
+from gpuconvert.cell_tables import CellResult, assemble_cells
 from gpuconvert.decision import AxisDecision
 from gpuconvert.errors import (
     DamagedPartError,
@@ -41,7 +42,7 @@ from gpuconvert.plan import Plan, read_plan, write_plan
 from gpuconvert.planning import Sample, make_plan, project
 from gpuconvert.provenance import canonical_json
 from gpuconvert.quality import Quality
-from gpuconvert.readers import Reader, open_reader, require_pixels
+from gpuconvert.readers import Reader, open_reader, require_pixels, with_mobility
 from gpuconvert.record import describe, judge
 from gpuconvert.settings import OF_MZPEAK, Settings, check_meaning, wants_mzpeak
 from gpuconvert.source_check import SourceCheck
@@ -321,9 +322,27 @@ def _damaged_removed() -> Iterator[None]:
         raise
 
 
+def _assemble_mobility(job: Job) -> list[CellResult]:
+    """Write X by m/z and ion mobility of every plane, where that was asked for."""
+    parted = with_mobility(job.reader)
+    if parted is None:
+        return []
+    tables = job.space.store / "tables"
+    with _damaged_removed(), make_executor(job.plan.layout.workers) as executor:
+        return [
+            assemble_cells(
+                job.plan, number, job.space.parts,
+                tables / element_names(job.plan.settings.id, plane.z).mobility,
+                executor, job.monitor, parted[1],
+            )
+            for number, plane in enumerate(job.plan.planes)
+        ]  # fmt: skip
+
+
 def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
     """Assemble and describe the store, complete but for its name."""
     results = _assemble_all(job)
+    cells = _assemble_mobility(job)
     quality = judge(job, results)
     acquisition = job.reader.acquisition
     if job.plan.merge:
@@ -339,6 +358,7 @@ def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
         finish_store(
             job.space.store, acquisition, job.plan.axis, planes,
             dataset_id=job.plan.settings.id, provenance=describe(job, quality, results),
+            cells=cells,
         )  # fmt: skip
     job.monitor.check()
     return quality, results

@@ -141,6 +141,7 @@ def _check_options(settings: Settings) -> None:
         raise SettingsError(
             "--lossless keeps the spectra of the source and --resampled replaces them; give one"
         )
+    check_meaning(settings, ("mobility_bins",), "an mzPeak, which has no table of mobility")
     if not settings.resampled:
         check_meaning(
             settings, OF_AXIS, "the spectra of the source; leave it out, or add --resampled"

@@ -28,8 +28,10 @@ from gpuconvert.zero_walk import fill_marks, fit_models, zero_roles
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_STORED_COUNTS = {"f2": "f4", "f4": "f4", "f8": "f8", "i1": "i4", "i2": "i4", "i4": "i4",
-                  "i8": "i8"}  # fmt: skip
+_STORED_COUNTS = {
+    "f2": "f4", "f4": "f4", "f8": "f8", "i1": "i4", "i2": "i4", "i4": "i4", "i8": "i8",
+    "u1": "i4", "u2": "i4", "u4": "i8",
+}  # fmt: skip
 """The type that an mzPeak has for intensities of each type; none changes a value."""
 
 

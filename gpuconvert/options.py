@@ -18,8 +18,10 @@ from gpuconvert.settings import (
     parse_devices,
     parse_pixel_size,
     parse_range,
+    parse_regions,
 )
 
+SOURCE = "Source"
 AXIS = "Mass axis"
 NUMBERS = "Numbers"
 STORE = "Store"
@@ -54,6 +56,14 @@ _TABLE: tuple[tuple[str, Any, str, str | None, str], ...] = (
     ("duplicates", str, NUMBERS, "error|first|last|sum|keep",
      "What to do with several spectra of one pixel."),
     ("spectrum_type", str, NUMBERS, "auto|profile|centroid", "Overrides what header and data say."),
+    ("spectrum", str, SOURCE, "auto|line|profile",
+     "Bruker: peaks of the vendor, or samples of the digitizer; auto: line where there are any."),
+    ("region", str | None, SOURCE, "N[,N]", "Bruker: convert these regions only."),
+    ("ms_level", int | None, SOURCE, "1|2", "Bruker: convert frames of this level only."),
+    ("calibration", str, SOURCE, "exact|chord",
+     "Bruker: chord approximates m/z where no exact formula is known."),
+    ("mobility_bins", int | None, SOURCE, "N",
+     "Bruker TDF: also write a table by m/z and ion mobility, with so many bins of 1/K0."),
     ("pixel_size", str | None, STORE, "UM|XxY", "Pixel size in micrometres."),
     ("id", str, STORE, "NAME", "Prefix of the element names."),
     ("layout", str, STORE, "csc|csr", "csc: fast ion images; csr: fast spectra."),
@@ -90,6 +100,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "mz_range": parse_range,
     "pixel_size": parse_pixel_size,
     "memory": parse_bytes,
+    "region": parse_regions,
     "devices": parse_devices,
 }
 

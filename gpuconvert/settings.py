@@ -21,6 +21,8 @@ Layout = Literal["csc", "csr"]
 Compression = Literal["none", "lz4", "zstd"]
 Duplicates = Literal["error", "first", "last", "sum", "keep"]
 SpectrumType = Literal["auto", "profile", "centroid"]
+SpectrumKind = Literal["auto", "line", "profile"]
+CalibrationChoice = Literal["exact", "chord"]
 BackendName = Literal["auto", "numpy", "cpu", "cuda"]
 Preset = Literal["speed", "balanced", "small", "cloud"]
 Target = Literal["auto", "spatialdata", "mzpeak"]
@@ -38,6 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 CONVERSION = (
     "axis", "bins", "bin_width", "bin_ppm", "mz_range", "max_bins", "method", "quantity",
     "threshold", "gap", "repair", "duplicates", "spectrum_type", "layout", "pixel_size",
+    "spectrum", "region", "ms_level", "calibration", "mobility_bins",
 )  # fmt: skip
 """Names of the settings that decide the numbers."""
 
@@ -58,6 +61,11 @@ class Settings:
     spectrum_type : overrides what header and data say
     layout : "csc" for fast ion images, "csr" for fast spectra
     pixel_size : (x, y) in micrometres, or None to believe the header
+    spectrum : which of a frame's two spectra, or "auto" for what the acquisition declares
+    region : numbers of the regions to convert, or None for all
+    ms_level : 1 or 2, or None where the source holds one level only
+    calibration : "exact", or "chord" to approximate m/z where no exact formula is known
+    mobility_bins : bins of the table by ion mobility, or None for no such table
     id : prefix of the element names in the store
     compression, compression_level, chunk_size : codec, 1 to 9, elements; None: of the preset
     preset : what the three above default to
@@ -92,6 +100,11 @@ class Settings:
     spectrum_type: SpectrumType = "auto"
     layout: Layout = "csc"
     pixel_size: tuple[float, float] | None = None
+    spectrum: SpectrumKind = "auto"
+    region: tuple[int, ...] | None = None
+    ms_level: int | None = None
+    calibration: CalibrationChoice = "exact"
+    mobility_bins: int | None = None
     id: str = "msi"
     compression: Compression | None = None
     compression_level: int | None = None
@@ -140,7 +153,7 @@ class Settings:
     def from_json(cls, value: dict[str, Any]) -> Settings:
         """Return the settings that `to_json` wrote."""
         known = {item.name for item in fields(cls)}
-        pairs = {"bin_width", "mz_range", "pixel_size", "devices"}
+        pairs = {"bin_width", "mz_range", "pixel_size", "region", "devices"}
         kept: dict[str, Any] = {
             name: tuple(entry) if name in pairs and entry is not None else entry
             for name, entry in value.items()
@@ -178,7 +191,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 _WORDS = {
     "method": MethodName, "quantity": QuantityName, "layout": Layout, "compression": Compression,
     "duplicates": Duplicates, "spectrum_type": SpectrumType, "backend": BackendName,
-    "preset": Preset, "to": Target, "mzpeak_layout": MzPeakLayout, "dialect": Dialect,
+    "preset": Preset, "spectrum": SpectrumKind, "calibration": CalibrationChoice,
+    "to": Target, "mzpeak_layout": MzPeakLayout, "dialect": Dialect,
 }  # fmt: skip
 
 
@@ -228,6 +242,12 @@ def _check_numbers(settings: Settings) -> None:
             _above("--pixel-size", size, "micrometres")
     if settings.compression_level is not None and not 1 <= settings.compression_level <= 9:
         raise SettingsError(f"--compression-level must be 1 to 9, got {settings.compression_level}")
+    if settings.ms_level not in (None, 1, 2):
+        raise SettingsError(f"--ms-level must be 1 or 2, got {settings.ms_level}")
+    if settings.mobility_bins is not None:
+        _check_mobility(settings)
+    for region in settings.region or ():
+        _at_least("--region", region, 0)
     _at_least("--max-bins", settings.max_bins, 1)
     if settings.workers is not None:
         _at_least("--workers", settings.workers, 1)
@@ -245,6 +265,21 @@ def _check_numbers(settings: Settings) -> None:
 
 def _repeats(numbers: tuple[int, ...]) -> bool:
     return len(set(numbers)) < len(numbers)
+
+
+def _check_mobility(settings: Settings) -> None:
+    """Refuse what would make the table by mobility another one than the table it belongs to."""
+    _at_least("--mobility-bins", settings.mobility_bins or 0, 1)
+    if settings.method not in ("adaptive", "nearest") or settings.spectrum_type == "profile":
+        raise SettingsError(
+            "--mobility-bins puts every peak into its nearest bin; leave out --method and "
+            "--spectrum-type"
+        )
+    if settings.threshold > 0:
+        raise SettingsError(
+            f"--mobility-bins parts values that --threshold {settings.threshold:g} would then "
+            "leave out one by one; give one of the two"
+        )
 
 
 def _above(name: str, value: float, unit: str) -> None:
@@ -295,6 +330,14 @@ def parse_devices(text: str) -> tuple[int, ...]:
 def parse_pixel_size(text: str) -> tuple[float, float]:
     """Return a pixel size such as ``"10"`` or ``"10x20"`` as (x, y) in micrometres."""
     return _pair("--pixel-size", text, "x", "10 or 10x20", one_is_both=True)
+
+
+def parse_regions(text: str) -> tuple[int, ...]:
+    """Return region numbers such as ``"2"`` or ``"0,2"``, each once, ascending."""
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise SettingsError(f"--region {text!r} is not clear; write it like 2 or 0,2") from error
 
 
 def _pair(

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.errors import SourceError, StoreError
+from gpuconvert.errors import SettingsError, SourceError, StoreError
+from gpuconvert.verification.bruker import BrukerOracle
 from gpuconvert.verification.mzpeak import MzPeakOracle
 from gpuconvert.verification.oracle import Oracle
 from gpuconvert.verification.store import Store
@@ -49,13 +50,22 @@ def open_source(path: Path, ibd: Path | None, store: Store) -> OpenSpectra:
     ------
     SourceError
         Where it is of no kind that can be verified, or cannot be read.
+    SettingsError
+        Where `ibd` is given for a source that has none.
     """
     name = path.name.lower()
     if name.endswith((".imzml", ".imzml.gz")):
         return Oracle(path, ibd)
+    if name.endswith((".d", ".mzpeak")) and ibd is not None:
+        raise SettingsError("--ibd has no meaning for a .d folder or a .mzpeak; leave it out")
+    if name.endswith(".d"):
+        return BrukerOracle(path, _parameters(store))
     if name.endswith(".mzpeak"):
         return MzPeakOracle(path, _parameters(store))
-    raise SourceError(f"{path} is neither imzML nor mzPeak, the kinds of source that verify reads")
+    raise SourceError(
+        f"{path} is neither imzML, a Bruker .d folder nor mzPeak, the kinds of source that verify "
+        "reads"
+    )
 
 
 def _parameters(store: Store) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 import subprocess
 import sys
 
-from gpuconvert.memory import DEFAULT_CEILING, GIB, available, default_budget
+import numpy as np
+
+from gpuconvert.memory import DEFAULT_CEILING, GIB, available, default_budget, peak_rss
 
 
 def _machine(root, free_kib, *, limit=None, used=None, group="/job"):
@@ -54,3 +56,11 @@ def test_the_peak_counts_what_was_touched():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) >= 2**25
+
+
+def test_a_process_does_not_count_the_memory_of_the_one_that_started_it():
+    held = np.ones(2**26)
+    assert peak_rss() > held.nbytes
+    code = "from gpuconvert.memory import peak_rss; print(peak_rss())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) < held.nbytes / 2
