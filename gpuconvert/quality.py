@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import StoreError
+from gpuconvert.spacing import SpacingModel
 from gpuconvert.spectra import RaggedSpectra
 
 Floats = NDArray[np.float64]
@@ -22,6 +23,9 @@ BASE_PEAK_SHARE = 0.01
 
 PEAK_PPM = 5.0
 """A peak is kept if a local maximum of the result is this near, or one bin width."""
+
+NO_GAPS = SpacingModel(float("inf"))
+"""A native step that no two points are farther apart than."""
 
 NO_COUNTS = 1e-9
 """Inside counts below this share of a pixel's TIC are rounding, not counts."""
@@ -151,13 +155,14 @@ def tic_figures(stored: Floats, source: Floats, outside: Floats) -> tuple[float,
 def peak_figures(
     source: RaggedSpectra, indptr: NDArray[np.int64], indices: NDArray[np.int32],
     values: NDArray[np.floating[Any]], *, centres: Floats, edges: Floats, profile: bool,
+    spacing: SpacingModel = NO_GAPS, gap: float = 1.0,
 ) -> PeakFigures:  # fmt: skip
     """Return what became of the peaks of `source` in the result.
 
     A peak of a profile is a point (or plateau) higher than both neighbours, what lies
-    beyond a spectrum's ends being 0; in the result, a bin (or plateau of bins) higher
-    than both neighbours, absent bins being 0. Of centroids every point is a peak, and
-    every filled bin. Peaks of the source outside the axis are left out.
+    beyond a spectrum's ends, and in its gaps, being 0; in the result, a bin (or plateau of
+    bins) higher than both neighbours, absent bins being 0. Of centroids every point is a
+    peak, and every filled bin. Peaks of the source outside the axis are left out.
 
     Parameters
     ----------
@@ -170,8 +175,11 @@ def peak_figures(
         (n_bins,) and (n_bins + 1,) float64, ascending, Th.
     profile
         Whether the source is profile data.
+    spacing, gap
+        Points farther apart than `gap` native steps are no neighbours; by default all are.
     """
-    row, mz = _source_peaks(source, profile=profile)
+    apart = np.diff(source.mz) > gap * spacing.step(source.mz[1:])
+    row, mz = _source_peaks(source, apart, profile=profile)
     inside = (mz >= edges[0]) & (mz <= edges[-1])
     row, mz = row[inside], mz[inside]
     if not len(mz):
@@ -192,11 +200,18 @@ def _owners(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
 
 
-def _source_peaks(source: RaggedSpectra, *, profile: bool) -> tuple[NDArray[np.int64], Floats]:
-    """Return spectrum and m/z of every peak that counts; both (n_peaks,), ascending."""
+def _source_peaks(
+    source: RaggedSpectra, apart: NDArray[np.bool_], *, profile: bool
+) -> tuple[NDArray[np.int64], Floats]:
+    """Return spectrum and m/z of every peak that counts; both (n_peaks,), ascending.
+
+    apart : (n_points - 1,) bool, whether a gap lies between a point and the next
+    """
     row = _owners(source.indptr)
     if profile:
-        first, last = _plateaus(row, source.intensity, np.arange(len(row)))
+        place = np.arange(len(row))
+        place[1:] += np.cumsum(apart)
+        first, last = _plateaus(row, source.intensity, place)
     else:
         first = last = np.arange(len(row))
     base = np.zeros(len(source.indptr) - 1)

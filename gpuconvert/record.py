@@ -25,10 +25,12 @@ def _peaks(job: Job, sample: Sample) -> PeakFigures:
     """Return what became of the peaks of the sample, resampled once more."""
     said = job.reader.acquisition.representation
     batch = sample_batch(sample, said)
-    block = job.backend.resample(batch, job.plan.axis, job.plan.options_for(said))
+    options = job.plan.options_for(said)
+    block = job.backend.resample(batch, job.plan.axis, options)
     return peak_figures(
         decode(batch), block.indptr, block.indices, block.data, centres=job.plan.axis.centres,
         edges=job.plan.axis.edges, profile=(said or job.plan.representation) == "profile",
+        spacing=options.spacing, gap=options.gap,
     )  # fmt: skip
 
 

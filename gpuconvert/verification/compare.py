@@ -308,5 +308,6 @@ def _measure(tables: Sequence[Table], rows: Rows, source: Source, size_ratio: fl
         np.concatenate([np.zeros(0, np.int32), *(places for _, places, _ in pairs)]),
         np.concatenate([np.zeros(0), *(values for _, _, values in pairs)]),
         centres=rows.bins.centres, edges=rows.bins.edges, profile=rows.recipe.profile,
+        spacing=rows.recipe.spacing, gap=rows.recipe.gap,
     )  # fmt: skip
     return measure(rows.tic, source.tic, rows.outside, peaks, size_ratio)

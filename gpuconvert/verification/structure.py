@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.errors import StoreError
+from gpuconvert.errors import PlanError, StoreError
 from gpuconvert.mass_axis import MassAxis
+from gpuconvert.spacing import SpacingModel
 from gpuconvert.verification.checks import TOLERANCE, Ledger
 from gpuconvert.verification.elements import (
     check_image,
@@ -51,6 +52,7 @@ class Recipe:
     quantity, threshold : as asked for
     duplicates, repaired : what was done to several spectra of a pixel, to faulty points
     profile : whether spectra were taken for profiles
+    spacing, gap : native step of the spectra, and how many of them neighbours are apart
     """
 
     methods: tuple[str, ...]
@@ -59,6 +61,8 @@ class Recipe:
     duplicates: str
     repaired: bool
     profile: bool
+    spacing: SpacingModel
+    gap: float
 
     @property
     def exact(self) -> bool:
@@ -292,7 +296,8 @@ def _read_recipe(store: Store, key: str) -> tuple[str, Recipe]:
         # Where the header says the same of all spectra, only its method was used.
         used = [options[said]] if said in options else list(options.values())
         methods = tuple(sorted({str(entry["method"]) for entry in used}))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        spacing, gap = SpacingModel.from_json(used[0]["spacing"]), float(used[0]["gap"])
+    except (ValueError, LookupError, TypeError, AttributeError, PlanError) as error:
         raise StoreError(f"{where} does not say how the store was made: {error!r}") from error
     recipe = Recipe(
         methods,
@@ -301,6 +306,8 @@ def _read_recipe(store: Store, key: str) -> tuple[str, Recipe]:
         duplicates=str(value.get("duplicates", "error")),
         repaired=bool(value.get("repair", False)),
         profile=store.text(f"{key}/uns/gpuconvert/representation") == "profile",
+        spacing=spacing,
+        gap=gap,
     )
     return f"{' or '.join(methods)}, quantity {quantity}, threshold {threshold:g}", recipe
 

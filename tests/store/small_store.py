@@ -12,6 +12,7 @@ from pyimzml.ImzMLWriter import ImzMLWriter
 from scipy.interpolate import PchipInterpolator
 
 from gpuconvert.mass_axis import MassAxis, of_law
+from gpuconvert.spacing import SpacingModel
 from gpuconvert.spatial import PlaneFacts, finish_store
 from gpuconvert.spectra import Acquisition, Encoding, SourceIdentity
 
@@ -134,7 +135,7 @@ def write_store(
     kind = _kind(spectra)
     said = {
         "method": "adaptive", "quantity": "counts", "threshold": 0.0,
-        "options": {"profile": {"method": "pchip"}, "centroid": {"method": "nearest"}},
+        "options": {"profile": options_of("pchip"), "centroid": options_of("nearest")},
     }  # fmt: skip
     provenance = {
         "axis": json.dumps(axis.to_json(), sort_keys=True, separators=(",", ":")),
@@ -151,6 +152,11 @@ def write_store(
         provenance=provenance,
     )
     return folder
+
+
+def options_of(method: str) -> dict[str, object]:
+    """Return what a store says of how spectra were resampled, here without gaps."""
+    return {"method": method, "spacing": SpacingModel(1e9).to_json(), "gap": 1.5}
 
 
 def _write_matrix(

@@ -28,6 +28,7 @@ from tests.store.small_store import (
     PROFILE_AXIS,
     Spectrum,
     centroids,
+    options_of,
     profiles,
     write_source,
     write_store,
@@ -680,7 +681,7 @@ def test_heights_lie_between_those_of_the_points_around(made, tmp_path, factor):
         spectra.append(Spectrum(s.place, s.mz, s.intensity, height, 0.0))
     store = write_store(
         tmp_path / "a.zarr", spectra, PROFILE_AXIS,
-        parameters={"quantity": "height", "options": {"profile": {"method": "linear"}}},
+        parameters={"quantity": "height", "options": {"profile": options_of("linear")}},
     )  # fmt: skip
     found = failures(verify(store, source_of(made, "profile")))
     assert set(found) == (set() if factor == 1.0 else {"bin contents"})

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from gpuconvert.errors import StoreError
 from gpuconvert.quality import PeakFigures, Quality, measure, peak_figures, tic_figures
+from gpuconvert.spacing import SpacingModel
 from gpuconvert.spectra import RaggedSpectra
 
 EDGES = np.arange(100.0, 111.0)
@@ -30,8 +31,8 @@ def result(*rows):
     return indptr, indices, np.array([value for row in rows for value in row.values()], np.float32)
 
 
-def figures(source, rows, *, profile, centres=CENTRES, edges=EDGES):
-    return peak_figures(source, *rows, centres=centres, edges=edges, profile=profile)
+def figures(source, rows, *, profile, centres=CENTRES, edges=EDGES, **gaps):
+    return peak_figures(source, *rows, centres=centres, edges=edges, profile=profile, **gaps)
 
 
 def test_tic_figures_are_those_worked_out_by_hand():
@@ -89,6 +90,17 @@ def test_a_step_is_no_peak():
 def test_ends_of_a_profile_may_be_peaks():
     source = ragged(([102.5, 103.5, 104.5], [9, 1, 8]))
     assert figures(source, result({2: 9.0, 3: 1.0, 4: 8.0}), profile=True).n_peaks == 2
+
+
+def test_what_lies_in_a_gap_is_zero():
+    # Zeros between 103.5 and 107.5 were not stored: two peaks of equal height, no plateau.
+    source = ragged(([102.5, 103.5, 107.5, 108.5], [1, 8, 8, 1]))
+    rows = result({2: 1.0, 3: 8.0, 7: 8.0, 8: 1.0})
+    found = figures(source, rows, profile=True, spacing=SpacingModel(1.0), gap=1.5)
+    assert found == PeakFigures(2, 1.0, 0.0, 0.0)
+    # Four of the steps are no gap if neighbours may be so far apart.
+    joined = figures(source, rows, profile=True, spacing=SpacingModel(1.0), gap=4.0)
+    assert (joined.n_peaks, joined.kept) == (1, 0.0)
 
 
 def test_profile_neighbours_are_of_the_same_spectrum():
@@ -207,21 +219,26 @@ def _count_maxima(values):
     return count
 
 
-@given(rows=ROWS, seed=st.integers(0, 2**32 - 1), profile=st.booleans())
+@given(
+    rows=ROWS, seed=st.integers(0, 2**32 - 1), profile=st.booleans(),
+    gap=st.sampled_from([0.5, 2.0, 50.0]),
+)  # fmt: skip
 @settings(max_examples=80, deadline=None)
-def test_kept_peaks_are_those_a_loop_finds(rows, seed, profile):
+def test_kept_peaks_are_those_a_loop_finds(rows, seed, profile, gap):
     rng = np.random.default_rng(seed)
     spectra = [
         (np.sort(rng.uniform(99, 111, n)), rng.permutation(np.arange(1, 200))[:n])
         for n in rng.integers(0, 6, len(rows))
     ]
     ordered = [dict(sorted(row.items())) for row in rows]
-    found = figures(ragged(*spectra), result(*ordered), profile=profile)
+    gaps = {"spacing": SpacingModel(1.0), "gap": gap}
+    found = figures(ragged(*spectra), result(*ordered), profile=profile, **gaps)
     n_peaks, shifts = 0, []
     for (mz, values), row in zip(spectra, ordered, strict=True):
         tops = _tops(row) if profile else [CENTRES[place] for place in row]
         for at, (m, value) in enumerate(zip(mz, values, strict=True)):
-            around = [values[place] for place in (at - 1, at + 1) if 0 <= place < len(values)]
+            beside = [place for place in (at - 1, at + 1) if 0 <= place < len(values)]
+            around = [values[place] for place in beside if abs(mz[place] - m) <= gap]
             top = not profile or all(value > other for other in around)
             if top and value > 0.01 * max(values) and 100 <= m <= 110:
                 n_peaks += 1
