@@ -135,7 +135,8 @@ def _stoppable(log_file: Path | None = None) -> Iterator[stages.Monitor]:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    console.say([json.dumps(value, indent=2, default=str)])
+    # JSON escapes control characters itself.
+    console.say(json.dumps(value, indent=2, default=str).splitlines())
 
 
 def _show(summary: conversion.Summary, *, as_json: bool) -> None:
@@ -358,5 +359,7 @@ def call(arguments: Sequence[str]) -> None:
     except GpuconvertError as error:
         if "--debug" in words[:1]:
             traceback.print_exc()
-        sys.stderr.write(STOPPED if isinstance(error, Stopped) else f"error: {error}\n")
+        sys.stderr.write(
+            STOPPED if isinstance(error, Stopped) else f"error: {console.printable(str(error))}\n"
+        )
         raise SystemExit(error.exit_code) from None

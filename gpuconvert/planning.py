@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuconvert.backends import Backend
 from gpuconvert.decision import AxisDecision, decide
-from gpuconvert.errors import SettingsError
+from gpuconvert.errors import BudgetError, SettingsError
 from gpuconvert.executors import default_workers
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.memory import default_budget
@@ -41,6 +41,9 @@ from gpuconvert.spectra import (
     from_ragged,
     repair,
 )
+
+IMAGE_BYTES = 24
+"""Bytes of one pixel of the grid while the TIC image of a plane is made, filled or not."""
 
 SAMPLE_SPECTRA = 256
 SAMPLE_POINTS = 1_000_000
@@ -209,6 +212,24 @@ def _cut(
     return rows, partitions
 
 
+def check_grid(acquisition: Acquisition, budget: int) -> None:
+    """Refuse a grid whose TIC image cannot be made within `budget` bytes.
+
+    Raises
+    ------
+    BudgetError
+        Where pixels lie so far apart, as a wrong position makes them.
+    """
+    _, ny, nx = acquisition.shape
+    needed = ny * nx * IMAGE_BYTES
+    if needed > budget // 2:
+        raise BudgetError(
+            f"{Path(acquisition.path).name}: {acquisition.n_spectra} spectra span a grid of "
+            f"{nx} x {ny} pixels, whose image takes {needed / 2**20:,.0f} MiB, more than half of "
+            "the memory that may be used; is a position wrong? raise --memory if it is not"
+        )
+
+
 def project(
     reader: Reader, decision: AxisDecision, backend: Backend, settings: Settings
 ) -> tuple[NDArray[np.int64], Layout, Projection]:
@@ -219,13 +240,15 @@ def project(
     BudgetError
         Where it cannot be done within the budget.
     """
+    budget = settings.memory or default_budget()
+    check_grid(reader.acquisition, budget)
     options = resample_options(settings, decision)
     bounds = nonzero_bounds(reader.acquisition, decision.axis, options, decision.representation)
     demand = measure_demand(reader, bounds, decision.axis, backend, settings)
     layout, projection = fit_layout(
         demand,
         workers=settings.workers or default_workers(),
-        budget=settings.memory or default_budget(),
+        budget=budget,
     )
     return bounds, layout, projection
 

@@ -196,8 +196,9 @@ def check_room(space: Workspace, *, temporary: int, store: int) -> None:
         if free < needed:
             raise OutputError(
                 errno.ENOSPC,
-                f"{place} has {free / 1e6:,.1f} MB free, but the run may need {needed / 1e6:,.1f} MB "
-                "there; make room, name another --temp-dir, or give --ignore-space",
+                f"{place} has {free / 1e6:,.1f} MB free, but the run may need "
+                f"{needed / 1e6:,.1f} MB there; make room, name another --temp-dir, or give "
+                "--ignore-space",
             )
 
 

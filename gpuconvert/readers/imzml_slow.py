@@ -33,6 +33,9 @@ from gpuconvert.readers.imzml_xml import (
     reading,
 )
 
+LONGEST_TOKEN = 16 << 20
+"""Expat keeps a tag whole; one longer than this is damage, in bytes."""
+
 Group = tuple[int, tuple[int, ...]]
 
 
@@ -203,9 +206,16 @@ def _parse(source: XmlSource, encoding: str, groups: dict[str, Group]) -> Spectr
     parser = new_parser(source.path, encoding)
     parser.StartElementHandler = handler.start
     parser.EndElementHandler = handler.end
+    fed = 0
     with reading(source.path):
         for piece in source.pieces():
             parser.Parse(piece, False)
+            fed += len(piece)
+            if fed - parser.CurrentByteIndex > LONGEST_TOKEN:
+                raise SourceError(
+                    f"{source.path} has a tag or a text of more than {LONGEST_TOKEN} bytes in its "
+                    f"spectrum list, after spectrum {len(handler.columns[0])}; export it again"
+                )
     parser.Parse(b"", True)
     columns = np.empty((scan.N_COLUMNS, len(handler.columns[0])), np.int64)
     for index, column in enumerate(handler.columns):
