@@ -40,13 +40,16 @@ def place(
     """
     size, last = len(out_rows), 0
     for k in range(len(bins)):
-        place = cursor[bins[k] - first_bin]
+        # Places without a sign, as Numba would first ask whether they count from the end.
+        bin_ = np.uintp(bins[k] - first_bin)
+        place = cursor[bin_]
         first, last = last, last + counts[k]
         shift = place - first
-        cursor[bins[k] - first_bin] = last + shift
+        cursor[bin_] = last + shift
         for entry in range(max(first, -shift), min(last, size - shift)):
-            out_rows[entry + shift] = rows[entry] + first_row
-            out_data[entry + shift] = data[entry]
+            at = np.uintp(entry + shift)
+            out_rows[at] = rows[np.uintp(entry)] + first_row
+            out_data[at] = data[np.uintp(entry)]
 
 
 @compiled
@@ -63,8 +66,11 @@ def add_by_range(
     indptr: Longs, start: int, data: NDArray[np.float32], sums: NDArray[np.float64]
 ) -> None:
     """Add elements from `start` on to the sums of the columns that own them."""
-    column = int(np.searchsorted(indptr, start, side="right")) - 1
-    for entry in range(len(data)):
-        while indptr[column + 1] <= start + entry:
-            column += 1
-        sums[column] += np.float64(data[entry])
+    column, entry = int(np.searchsorted(indptr, start, side="right")) - 1, 0
+    while entry < len(data):
+        total = sums[column]
+        end = min(indptr[column + 1] - start, len(data))
+        for k in range(entry, end):
+            total += np.float64(data[k])
+        sums[column] = total
+        column, entry = column + 1, end

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpuconvert import conversion, inspection
 from gpuconvert.conversion import Summary
 from gpuconvert.errors import SettingsError
+from gpuconvert.finished_store import open_store
 from gpuconvert.inspection import Inspection
 from gpuconvert.settings import (
     Settings,
@@ -20,7 +21,6 @@ from gpuconvert.settings import (
     parse_pixel_size,
     parse_range,
 )
-from gpuconvert.spatial import open_store
 from gpuconvert.stages import Listener, Monitor
 from gpuconvert.verification import Verification
 from gpuconvert.verification import verify as _verify

@@ -8,24 +8,25 @@ Units are independent; workers make them, and they are summed up in order.
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gpuconvert.accumulate import add_by_index, add_by_range, place
+from gpuconvert.compressors import Compressor
 from gpuconvert.errors import OutputError
 from gpuconvert.parts import Part
+from gpuconvert.plain_zarr import write_group
 from gpuconvert.plan import SHARD_CHUNKS, Plan
 from gpuconvert.stages import Monitor
+from gpuconvert.zarr_shards import LongArray
 
 Longs = NDArray[np.int64]
 
@@ -64,56 +65,49 @@ class _Unit:
     data: NDArray[np.float32]
 
 
-def codecs_for(
-    compression: str, level: int, *, values: bool
-) -> tuple[BloscCodec | Crc32cCodec, ...]:
-    """Return the codecs of X for the words of the command line; the last is a checksum.
+def compressor_for(compression: str, level: int, *, values: bool) -> Compressor | None:
+    """Return what compresses X for the words of the command line; None for "none".
 
     values : of the data; indices shuffle bytes instead of bits, which with lz4 is twice
         as fast and compresses sorted numbers as well
     """
     if compression == "none":
-        return (Crc32cCodec(),)
-    name: Any = compression
-    shuffle: Any = "bitshuffle" if compression == "lz4" and values else "shuffle"
-    return BloscCodec(cname=name, clevel=level, shuffle=shuffle, typesize=4), Crc32cCodec()
+        return None
+    bits = compression == "lz4" and values
+    return Compressor(compression, level, "bitshuffle" if bits else "shuffle")
 
 
 class _Matrix:
     """The arrays of X being written."""
 
     def __init__(self, plan: Plan, table: Path, shape: tuple[int, int], nonzeros: int) -> None:
-        compression, level, chunk = plan.settings.storage_choice()
-        size = max(1, min(chunk, nonzeros))
-        shards = (chunk * SHARD_CHUNKS,) if nonzeros > chunk else None
-        group = zarr.open_group(table / "X", mode="w", zarr_format=3)
+        compression, level, self._chunk = plan.settings.storage_choice()
         kind = "csc_matrix" if plan.settings.layout == "csc" else "csr_matrix"
-        group.attrs.update(
-            {"encoding-type": kind, "encoding-version": "0.1.0", "shape": list(shape)}
+        attributes = {"encoding-type": kind, "encoding-version": "0.1.0", "shape": list(shape)}
+        self._folder = table / "X"
+        shutil.rmtree(self._folder, ignore_errors=True)
+        write_group(self._folder, attributes)
+        self._numbers = compressor_for(compression, level, values=False)
+        self.data = self._new(
+            "data", nonzeros, "f4", compressor_for(compression, level, values=True)
         )
-        self._group = group
-        self._compressors = codecs_for(compression, level, values=False)
-        self.data, self.indices = (
-            group.create_array(
-                name, shape=(nonzeros,), dtype=dtype, chunks=(size,), shards=shards,
-                compressors=codecs_for(compression, level, values=name == "data"), fill_value=0,
-                config={"write_empty_chunks": True},
-            )
-            for name, dtype in (("data", "f4"), ("indices", "i4"))
+        self.indices = self._new("indices", nonzeros, "i4", self._numbers)
+
+    def _new(self, name: str, length: int, dtype: str, compressor: Compressor | None) -> LongArray:
+        chunk = 4 * self._chunk // np.dtype(dtype).itemsize
+        return LongArray(
+            self._folder / name, length, dtype, chunk=chunk, chunks_per_shard=SHARD_CHUNKS,
+            compressor=compressor,
         )  # fmt: skip
 
     def write_indptr(self, indptr: NDArray[np.int64]) -> None:
         """Store the offsets, as int64 whatever their size."""
-        array = self._group.create_array(
-            "indptr", shape=indptr.shape, dtype="i8", chunks=(min(len(indptr), 2**17),),
-            compressors=self._compressors, fill_value=0, config={"write_empty_chunks": True},
-        )  # fmt: skip
-        array[...] = indptr
+        self._new("indptr", len(indptr), "i8", self._numbers).write(0, indptr)
 
     def write(self, unit: _Unit) -> None:
         """Store the elements of a unit."""
-        self.data[unit.start : unit.stop] = unit.data
-        self.indices[unit.start : unit.stop] = unit.indices
+        self.data.write(unit.start, unit.data)
+        self.indices.write(unit.start, unit.indices)
 
 
 def _count_bins(parts: list[Part], n_bins: int) -> NDArray[np.int64]:

@@ -29,6 +29,7 @@ from gpuconvert.errors import (
     Stopped,
 )
 from gpuconvert.executors import make_executor
+from gpuconvert.finished_store import read_summary as read_store
 from gpuconvert.heartbeat import Heartbeat
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
@@ -44,7 +45,6 @@ from gpuconvert.record import describe, judge
 from gpuconvert.settings import Settings
 from gpuconvert.source_check import SourceCheck
 from gpuconvert.spatial import PlaneFacts, element_names, finish_store
-from gpuconvert.spatial import read_summary as read_store
 from gpuconvert.stages import Monitor
 from gpuconvert.workspace import (
     Workspace,

@@ -37,20 +37,21 @@ the secants d0, d1 over widths h0, h1, as scipy.interpolate.PchipInterpolator);
 ``linear`` a straight line per cell. The value of bin j is ``F(edge j+1) - F(edge j)``:
 the sum, in ascending order of cells, of the parts of non-empty cells inside the bin.
 The part of a cell that lies wholly inside is its count, with no arithmetic.
-Otherwise it is ``G(x1) - G(x0)``, at least 0, with w = r - l, ``x = (p - l) * (1 / w)`` and
+Otherwise it is ``G(t1) - G(t0)``, at least 0, with ``t = p - l`` and
 
-    pchip:   G(x) = w x (s_l + x ((3 d - 2 s_l - s_r) + x (s_l + s_r - 2 d))),  d = c / w
-    linear:  G(x) = c x
+    pchip:   G(t) = t * (s_l + t * (a + t * b))
+             a = (3 * d - 2 * s_l - s_r) * h,  b = (s_l + s_r - 2 * d) * h * h
+    linear:  G(t) = t * d
 
-with G(0) = 0 and G(1) = c exactly. A cell of no width (w not above `NARROWEST`) lies
-wholly in the bin of its point, and its secant counts as 0.
+where ``h = 1 / (r - l)`` and ``d = c * h``, with G(0) = 0 and G(r - l) = c exactly. A cell
+of no width (r - l not above `NARROWEST`) lies wholly in the bin of its point; h is 0 then.
 
 **height.** The interpolant through (m/z, intensity) of each run by itself, in m/z,
 evaluated at the bin centres ``axis.centres``: ``pchip`` equals
 scipy.interpolate.PchipInterpolator, ``linear`` equals numpy.interp; 0 outside the
 runs. A run of one point is its intensity at exactly its own m/z. Between two points
-the value is ``y + d * (m - m_i)`` or, for ``pchip``, ``y + G(x)`` with x and G as above
-over ``w = m[i+1] - m[i]``; over a width not above `NARROWEST`, d and x are 0.
+the value is ``y + G(t)`` with G as above, ``t = m - m_i``, ``h = 1 / (m[i+1] - m[i])`` (0 for
+a width not above `NARROWEST`) and ``d = (y[i+1] - y[i]) * h``.
 
 **nearest.** Every point inside [axis.low, axis.high] adds its count to the bin whose
 centre is nearest in m/z, ties to the right. Either quantity.
@@ -79,8 +80,8 @@ Quantity = Literal["counts", "height"]
 SNAP = 1e-6
 """Cell edges closer than this to a bin edge lie on it, in bins."""
 
-NARROWEST = 1e-100
-"""Widths not above this are none, in bins or Th: a count over them would overflow."""
+NARROWEST = 1e-60
+"""Widths not above this are none, in bins or Th: a count over their cube would overflow."""
 
 FINE_SAMPLING = 0.25
 """Profiles sampled finer than this many bins are resampled with ``linear``."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpuconvert.errors import OutputError, PlanError
+from gpuconvert.finished_store import StoreSummary, read_summary
 from gpuconvert.plan import read_plan
-from gpuconvert.spatial import StoreSummary, read_summary
 from gpuconvert.workspace import Workspace, is_held, workspace_for
 
 State = Literal["finished", "running", "interrupted"]

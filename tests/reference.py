@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 SNAP = 1e-6
-NARROWEST = 1e-100
+NARROWEST = 1e-60
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Cell:
 
     @property
     def secant(self):
-        return self.point.count / self.width if self.width > NARROWEST else 0.0
+        return self.point.count * inverse(self.width)
 
 
 def resample_spectrum(mz, intensity, axis, options, mz_dtype):
@@ -176,9 +176,16 @@ def slope_between(first, second):
     return (w1 + w2) / (w1 / d0 + w2 / d1)
 
 
-def cubic(x, w, d, s_l, s_r):
-    """Return G(x): what the cubic gains from the left end of a stretch to x of its width."""
-    return w * x * (s_l + x * ((3 * d - 2 * s_l - s_r) + x * (s_l + s_r - 2 * d)))
+def inverse(width):
+    """Return 1 / width, 0 where there is no width."""
+    return 1 / width if width > NARROWEST else 0.0
+
+
+def cubic(t, h, d, s_l, s_r):
+    """Return G(t): what the cubic gains from the left end of its stretch to t beyond it."""
+    a = (3 * d - 2 * s_l - s_r) * h
+    b = (s_l + s_r - 2 * d) * h * h
+    return t * (s_l + t * (a + t * b))
 
 
 def counts(points, axis, options, eps):
@@ -207,11 +214,11 @@ def count_parts(cells, axis, options):
             continue
         gained = 0.0
         for cut in cuts:
-            x = (edges[cut] - cell.left) * (1 / cell.width)
+            t = edges[cut] - cell.left
             if options.method == "linear":
-                total = cell.point.count * x
+                total = t * cell.secant
             else:
-                total = cubic(x, cell.width, cell.secant, s_l, s_r)
+                total = cubic(t, inverse(cell.width), cell.secant, s_l, s_r)
             yield cut - 1, max(total - gained, 0.0)
             gained = total
         yield cuts[-1], max(cell.point.count - gained, 0.0)
@@ -246,17 +253,15 @@ def height_at(m, run, method):
     if i == len(run) - 1:
         return run[i].count
     secant = height_secant(run, i)
+    t = m - run[i].mz
     if method == "linear":
-        return run[i].count + secant * (m - run[i].mz)
-    width = run[i + 1].mz - run[i].mz
-    x = (m - run[i].mz) * (1 / width) if width > NARROWEST else 0.0
+        return run[i].count + t * secant
     slopes = height_slope(run, i), height_slope(run, i + 1)
-    return run[i].count + cubic(x, width, secant, *slopes)
+    return run[i].count + cubic(t, inverse(run[i + 1].mz - run[i].mz), secant, *slopes)
 
 
 def height_secant(run, i):
-    width = run[i + 1].mz - run[i].mz
-    return (run[i + 1].count - run[i].count) / width if width > NARROWEST else 0.0
+    return (run[i + 1].count - run[i].count) * inverse(run[i + 1].mz - run[i].mz)
 
 
 def height_slope(run, i):

@@ -174,14 +174,22 @@ def _harmonic(h0: Floats, h1: Floats, d0: Floats, d1: Floats) -> Floats:
         return (w1 + w2) / (w1 / d0 + w2 / d1)
 
 
-def _cubic(x: Floats, w: Floats, d: Floats, s_l: Floats, s_r: Floats) -> Floats:
-    """Return G(x), what the cubic gains from the left end of its stretch to x."""
-    return w * x * (s_l + x * ((3 * d - 2 * s_l - s_r) + x * (s_l + s_r - 2 * d)))
+def _coefficients(h: Floats, d: Floats, s_l: Floats, s_r: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return what G(t) = t (s + t (a + t b)) is made of, for stretches of width 1 / h."""
+    return s_l, (3 * d - 2 * s_l - s_r) * h, (s_l + s_r - 2 * d) * h * h
 
 
-def _secant(rise: Floats, width: Floats) -> Floats:
-    """Return rise / width, 0 where there is no width."""
-    return np.divide(rise, width, out=np.zeros_like(rise), where=width > NARROWEST)
+def _gain(t: Floats, s: Floats, a: Floats | None = None, b: Floats | None = None) -> Floats:
+    """Return G(t), what is gained from the left end of a stretch to t beyond it.
+
+    a, b : None where the curve is a straight line
+    """
+    return t * s if a is None or b is None else t * (s + t * (a + t * b))
+
+
+def _inverse(width: Floats) -> Floats:
+    """Return 1 / width, 0 where there is no width."""
+    return np.divide(1.0, width, out=np.zeros_like(width), where=width > NARROWEST)
 
 
 def _bins_of_cells(
@@ -210,24 +218,24 @@ def count_parts(points: Points, axis: MassAxis, options: ResampleOptions, eps: f
     joined = _joined(points, options)
     left, right = _cell_edges(points, joined, axis, options, eps)
     width = right - left
-    secant = _secant(points.count, width)
-    slope_left, slope_right = _edge_slopes(width, secant, joined)
+    inverse = _inverse(width)
+    secant = points.count * inverse
     filled = points.count > 0
+    if options.method == "linear":
+        columns: tuple[Floats, ...] = (left, secant)
+    else:
+        columns = left, *_coefficients(inverse, secant, *_edge_slopes(width, secant, joined))
+    columns = tuple(column[filled] for column in columns)
     points, left, right = points.take(filled), left[filled], right[filled]
     first, last = _bins_of_cells(left, right, points.position, axis)
     owner, index, inner = _expand(points.owner, first, last)
     n_inner = last - first
     edge = axis.edges[index[inner] + 1] if axis.is_listed else index[inner] + 1.0
-    width = np.repeat(width[filled], n_inner)
-    x = (edge - np.repeat(left, n_inner)) * (1 / width)
+    begin, *curve = (np.repeat(column, n_inner) for column in columns)
     # What a cell gave up to the end of each part; all of it at its own end.
     given = np.empty(len(index))
     given[~inner] = points.count
-    if options.method == "linear":
-        given[inner] = np.repeat(points.count, n_inner) * x
-    else:
-        columns = (column[filled] for column in (secant, slope_left, slope_right))
-        given[inner] = _cubic(x, width, *(np.repeat(column, n_inner) for column in columns))
+    given[inner] = _gain(edge - begin, *curve)
     value = given.copy()
     value[1:][inner[:-1]] -= given[:-1][inner[:-1]]
     return Parts(owner, index, np.maximum(value, 0.0, out=value))
@@ -258,18 +266,18 @@ def height_parts(points: Points, axis: MassAxis, options: ResampleOptions) -> Pa
     width[:-1][joined] = (mz[1:] - mz[:-1])[joined]
     rise = np.zeros(len(mz))
     rise[:-1][joined] = (count[1:] - count[:-1])[joined]
-    secant = _secant(rise, width)
+    inverse = _inverse(width)
+    secant = rise * inverse
     filled = np.flatnonzero((count > 0) | (rise > 0))
     at, index, _ = _expand(filled, begin[filled], end[filled] - 1)
     t = axis.centres[index] - mz[at]
     if options.method == "linear":
-        return Parts(points.owner[at], index, count[at] + secant[at] * t)
+        return Parts(points.owner[at], index, count[at] + _gain(t, secant[at]))
     slope = _point_slopes(width, secant, joined)
     slope_right = np.zeros(len(mz))
     slope_right[:-1][joined] = slope[1:][joined]
-    scale = _secant(np.ones(len(width)), width)[at]
-    gained = _cubic(t * scale, width[at], secant[at], slope[at], slope_right[at])
-    return Parts(points.owner[at], index, count[at] + gained)
+    curve = _coefficients(inverse, secant, slope, slope_right)
+    return Parts(points.owner[at], index, count[at] + _gain(t, *(column[at] for column in curve)))
 
 
 def _point_slopes(width: Floats, secant: Floats, joined: Mask) -> Floats:

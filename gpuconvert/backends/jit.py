@@ -6,11 +6,13 @@ Kernels release the GIL and use no fast-math, so that they give the bits of
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.backends.walk import DTYPE_CODES, walk_batch
-from gpuconvert.backends.walk_sort import transpose, window_width
+from gpuconvert.backends.walk_sort import bucket_shift, transpose
 from gpuconvert.backends.walk_types import (
     LINEAR,
     NEAREST,
@@ -25,6 +27,9 @@ from gpuconvert.resampling import ResampleOptions, precision
 from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, decode, from_ragged
 
 METHOD_CODES = {"pchip": PCHIP, "linear": LINEAR, "nearest": NEAREST}
+
+SPARE = 1.05
+"""Room for non-zeros beyond what the spectra so far suggest."""
 
 POINT_BYTES = 160
 NONZERO_BYTES = 12
@@ -51,21 +56,26 @@ class JitBackend:
         )  # fmt: skip
         indices, data = np.empty(0, np.int32), np.empty(0, np.float32)
         done = size = 0
-        room = int(batch.n_points.sum())
+        points = np.cumsum(batch.n_points)
+        room = int(points[-1]) + 1 if n_spectra else 0
         while done < n_spectra:
-            _resize(indices, data, room)
+            indices, data = _lengthen(indices, size, room), _lengthen(data, size, room)
             done, size, need = walk_batch(
                 source, flat, rules, edges, axis.centres, done, size, columns, indices, data
             )
-            room = max(size + need, room + room // 2)
-        _resize(indices, data, size)
+            # As many a point as so far, and what the next spectrum asks for.
+            rate = (size + need) / max(int(points[min(done, n_spectra - 1)]), 1)
+            room = max(size + need, int(SPARE * rate * points[-1])) + 1
+        # A shorter array keeps its place, and nothing else refers to it yet.
+        indices.resize(size, refcheck=False)
+        data.resize(size, refcheck=False)
         return CsrBlock(batch.rows, columns.indptr, indices, data, *columns[1:])
 
     def by_bin(self, block: CsrBlock, n_bins: int) -> CscBlock:
         """Sort the non-zeros of `block` by bin; rows keep their order within a bin."""
-        width = window_width(len(block.rows), len(block.indices), n_bins)
+        bits, shift = block.data.view(np.uint32), bucket_shift(n_bins)
         filled, indptr, rows, bits = transpose(
-            block.rows, block.indptr, block.indices, block.data.view(np.uint32), n_bins, width
+            block.rows, block.indptr, block.indices, bits, n_bins, shift
         )
         return CscBlock(filled, indptr, rows, bits.view(np.float32))
 
@@ -79,10 +89,11 @@ class JitBackend:
         )
 
 
-def _resize(indices: NDArray[np.int32], data: NDArray[np.float32], size: int) -> None:
-    """Change the length of both in place: nothing else refers to them yet."""
-    indices.resize(size, refcheck=False)
-    data.resize(size, refcheck=False)
+def _lengthen(values: NDArray[Any], size: int, room: int) -> NDArray[Any]:
+    """Return an array of `room` values that begins with the first `size`; the rest is not set."""
+    longer = np.empty(room, values.dtype)
+    longer[:size] = values[:size]
+    return longer
 
 
 def _axis(axis: MassAxis) -> Axis:
@@ -92,12 +103,17 @@ def _axis(axis: MassAxis) -> Axis:
 
 def _rules(options: ResampleOptions, eps: float) -> Rules:
     model = options.spacing
+    threshold = np.float32(options.threshold)
+    if threshold > options.threshold:
+        threshold = np.nextafter(threshold, np.float32(-np.inf))
     floats = (
-        options.threshold, eps, options.gap, model.b0, model.b1, model.b2, model.low, model.high,
+        eps, options.gap, model.b0, model.b1, model.b2, model.low, model.high,
         model.tolerance,
     )  # fmt: skip
     height = options.quantity == "height"
-    return Rules(METHOD_CODES[options.method], height, *(float(value) for value in floats))
+    return Rules(
+        METHOD_CODES[options.method], height, threshold, *(float(value) for value in floats)
+    )
 
 
 def _source(batch: RawBatch) -> Source:

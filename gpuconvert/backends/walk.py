@@ -11,24 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.backends.walk_cells import cubic, cut_cells, cut_intervals, secant_of
+from gpuconvert.backends.walk_cells import cut_cells, write_curves
+from gpuconvert.backends.walk_intervals import cut_intervals
+from gpuconvert.backends.walk_places import find_places
 from gpuconvert.backends.walk_types import (
-    LINEAR,
     NEAREST,
     Axis,
+    Bins,
     Cells,
     Columns,
     Floats,
-    Ints,
     Points,
     Rules,
     Source,
-    last_at_or_below,
     write_positions,
 )
 from gpuconvert.compiled import compiled, inner
-from gpuconvert.mass_axis import LISTED_CODE
-from gpuconvert.resampling import NARROWEST
 from gpuconvert.spectra import (
     FAULT_INTENSITY,
     FAULT_MZ,
@@ -39,7 +37,6 @@ from gpuconvert.spectra import (
 )
 
 Bytes = NDArray[np.uint8]
-Bins = NDArray[np.int32]
 Values = NDArray[np.float32]
 
 DTYPE_CODES = {"f8": 0, "f4": 1, "i4": 2}
@@ -99,44 +96,57 @@ def _ascend(position: Floats, n: int) -> bool:
 
 
 @inner
-def _keep_near(spectrum: Points, n: int, kept: Points) -> tuple[int, float]:
-    """Keep the non-empty points, two points before and one after each.
+def _keep_near(spectrum: Points, n: int, kept: Points) -> int:
+    """Keep the non-empty points, two points before and one after each; return how many.
 
-    Returns how many, and the sum of the counts. Positions are copied, found or not.
+    Positions are copied, found or not.
     """
     mz, count, position = spectrum
-    k, i, done, tic = 0, 0, 0, 0.0
+    k, i, done = 0, 0, 0
     while i < n:
         if count[i] == 0:
             i += 1
             continue
         start = max(done, i - 2)
         while i < n and count[i] > 0:
-            tic += count[i]
             i += 1
         done = i = min(i + 1, n)
         for j in range(start, done):
             kept.mz[k], kept.counts[k], kept.position[k] = mz[j], count[j], position[j]
             k += 1
-    return k, tic
+    return k
 
 
 @inner
-def _keep_all(spectrum: Points, n: int, kept: Points) -> tuple[int, float]:
-    """Keep every point, those at no new position added to the one before.
-
-    Returns how many, and the sum of the counts.
-    """
+def _merge(spectrum: Points, n: int, merged: Points) -> int:
+    """Copy the points at new positions, others added to the one before; return how many."""
     mz, count, position = spectrum
-    k, tic = 0, 0.0
+    k = 0
     for j in range(n):
-        tic += count[j]
-        if k > 0 and position[j] <= kept.position[k - 1]:
-            kept.counts[k - 1] += count[j]
+        if k > 0 and position[j] <= merged.position[k - 1]:
+            merged.counts[k - 1] += count[j]
             continue
-        kept.mz[k], kept.counts[k], kept.position[k] = mz[j], count[j], position[j]
+        merged.mz[k], merged.counts[k], merged.position[k] = mz[j], count[j], position[j]
         k += 1
-    return k, tic
+    return k
+
+
+@inner
+def _has_zero(counts: Floats, n: int) -> bool:
+    """Return whether any of `n` counts is 0."""
+    zeros = 0
+    for k in range(n):
+        zeros += counts[k] == 0
+    return zeros > 0
+
+
+@inner
+def _total(counts: Floats, n: int) -> float:
+    """Return the sum of `n` counts, added one after the other."""
+    total = 0.0
+    for k in range(n):
+        total += counts[k]
+    return total
 
 
 @inner
@@ -149,114 +159,107 @@ def _put(
     """
     if bin_ < 0 or bin_ >= axis.n_bins:
         return size, value
-    rounded = np.float32(value)
-    # Written in any case, and kept by counting it: no branch to guess wrong.
-    indices[size] = bin_
-    data[size] = rounded
-    return size + int(np.float64(rounded) > rules.threshold), 0.0
+    # Written in any case, and kept by counting it: no branch to guess wrong. A place
+    # without a sign, as Numba would first ask whether it counts from the end.
+    at, rounded = np.uintp(size), np.float32(value)
+    indices[at] = bin_
+    data[at] = rounded
+    return size + int(rounded > rules.threshold), 0.0
+
+
+@inner
+def _cubic(t: float, slope: float, a: float, b: float) -> float:
+    """Return G(t), what the cubic gains from the left end of its stretch to t beyond it."""
+    return t * (slope + t * (a + t * b))
+
+
+@inner
+def _edge_after(bin_: int, edges: Floats) -> float:
+    """Return the upper edge of a bin."""
+    return edges[bin_ + 1] if len(edges) > 0 else bin_ + 1.0
 
 
 @inner
 def _fill_from_cells(
-    cells: Cells, n: int, axis: Axis, rules: Rules, edges: Floats, size: int, indices: Bins,
-    data: Values,
+    counts: Floats, n: int, cells: Cells, axis: Axis, rules: Rules, edges: Floats, size: int,
+    indices: Bins, data: Values,
 ) -> tuple[int, float]:  # fmt: skip
     """Write the bins that `n` cells lie in; return the new size, and what lies outside."""
     bin_, value, outside = int(np.int64(-1)), 0.0, 0.0
-    for k in range(n):
-        begin, count, secant = cells.left[k], cells.counts[k], cells.secant[k]
-        slope_left, slope_right = cells.slope_left[k], cells.slope_right[k]
-        width, last = cells.right[k] - begin, cells.last[k]
-        scale = 1 / width
-        given, total = 0.0, 0.0
-        for j in range(cells.first[k], last + 1):
-            if j == last:
-                total = count
-            else:
-                edge = edges[j + 1] if len(edges) > 0 else j + 1.0
-                x = (edge - begin) * scale
-                if rules.method == LINEAR:
-                    total = count * x
-                else:
-                    total = cubic(x, width, secant, slope_left, slope_right)
-            part = max(total - given, 0.0)
-            given = total
-            if j == bin_:
+    for i in range(n):
+        count, first, last = counts[i], int(cells.first[i]), int(cells.last[i])
+        if count == 0:
+            continue
+        given = 0.0
+        if first < last:
+            left, slope, a, b = cells.left[i], cells.slope[i], cells.a[i], cells.b[i]
+            given = _cubic(_edge_after(first, edges) - left, slope, a, b)
+            part = max(given, 0.0)
+            if first == bin_:
                 part += value
             else:
                 size, beyond = _put(bin_, value, axis, rules, size, indices, data)
                 outside += beyond
-            bin_, value = j, part
+            size, beyond = _put(first, part, axis, rules, size, indices, data)
+            outside += beyond
+            bin_, value = last, 0.0
+            # Bins between the first and the last of a cell lie on the axis, and in no other.
+            for j in range(first + 1, last):
+                gained = _cubic(_edge_after(j, edges) - left, slope, a, b)
+                at, rounded = np.uintp(size), np.float32(max(gained - given, 0.0))
+                indices[at] = j
+                data[at] = rounded
+                size += int(rounded > rules.threshold)
+                given = gained
+        part = max(count - given, 0.0)
+        if last == bin_:
+            value += part
+        else:
+            size, beyond = _put(bin_, value, axis, rules, size, indices, data)
+            outside += beyond
+            bin_, value = last, part
     size, beyond = _put(bin_, value, axis, rules, size, indices, data)
     return size, outside + beyond
 
 
 @inner
 def _fill_from_intervals(
-    cells: Cells, n: int, axis: Axis, rules: Rules, centres: Floats, size: int, indices: Bins,
-    data: Values,
+    points: Points, n: int, cells: Cells, axis: Axis, rules: Rules, centres: Floats, size: int,
+    indices: Bins, data: Values,
 ) -> int:  # fmt: skip
     """Write the interpolant at the bin centres in `n` intervals; return the new size."""
-    for k in range(n):
-        width = cells.right[k] - cells.left[k]
-        scale = secant_of(1.0, width)
-        for j in range(cells.first[k], cells.last[k] + 1):
-            t = centres[j] - cells.left[k]
-            if rules.method == LINEAR:
-                gained = cells.secant[k] * t
-            else:
-                slopes = cells.slope_left[k], cells.slope_right[k]
-                gained = cubic(t * scale, width, cells.secant[k], slopes[0], slopes[1])
-            size, _ = _put(j, cells.counts[k] + gained, axis, rules, size, indices, data)
+    for i in range(n):
+        mz, height, slope, a, b = (
+            points.mz[i],
+            points.counts[i],
+            cells.slope[i],
+            cells.a[i],
+            cells.b[i],
+        )
+        for j in range(cells.first[i], cells.last[i] + 1):
+            gained = _cubic(centres[j] - mz, slope, a, b)
+            size, _ = _put(j, height + gained, axis, rules, size, indices, data)
     return size
 
 
 @inner
-def _find_places(spectrum: Points, n: int, axis: Axis, centres: Floats, places: Ints) -> None:
-    """Write the bin whose centre is nearest, ties to the right; -1 or n_bins outside."""
-    mz, _, position = spectrum
-    write_positions(mz, n, axis, position)
-    near = int(np.int64(0))
-    for i in range(n):
-        m = mz[i]
-        if m < axis.low or m > axis.high:
-            places[i] = -1 if m < axis.low else axis.n_bins
-            continue
-        if axis.code == LISTED_CODE:
-            # Guess by the spacing here, which changes little from bin to bin.
-            beside = min(near + 1, axis.n_bins - 1)
-            ahead = (m - centres[near]) / max(centres[beside] - centres[near], NARROWEST)
-            guess = min(near + max(ahead, 0.0), axis.n_bins - 1.0)
-            near = max(last_at_or_below(centres, m, int(guess)), 0)
-        else:
-            near = int(min(max(np.floor(position[i]), 0.0), axis.n_bins - 1.0))
-        # The bin that holds an m/z is a neighbour of the nearest: a centre is midway in m/z.
-        while near + 1 < axis.n_bins and abs(centres[near + 1] - m) <= abs(centres[near] - m):
-            near += 1
-        while near > 0 and abs(centres[near - 1] - m) < abs(centres[near] - m):
-            near -= 1
-        places[i] = near
-
-
-@inner
 def _fill_from_places(
-    count: Floats, places: Ints, n: int, axis: Axis, rules: Rules, size: int, indices: Bins,
+    count: Floats, places: Bins, n: int, axis: Axis, rules: Rules, size: int, indices: Bins,
     data: Values,
-) -> tuple[int, float, float]:  # fmt: skip
-    """Add the counts by place; return the new size, their sum, and what lies outside."""
-    bin_, value, outside, tic = int(np.int64(-1)), 0.0, 0.0, 0.0
+) -> tuple[int, float]:  # fmt: skip
+    """Add the counts by place; return the new size, and what lies outside."""
+    bin_, value, outside = int(np.int64(-1)), 0.0, 0.0
     for i in range(n):
         if count[i] == 0:
             continue
-        tic += count[i]
         if places[i] == bin_:
             value += count[i]
         else:
             size, beyond = _put(bin_, value, axis, rules, size, indices, data)
             outside += beyond
-            bin_, value = places[i], count[i]
+            bin_, value = int(places[i]), count[i]
     size, beyond = _put(bin_, value, axis, rules, size, indices, data)
-    return size, tic, outside + beyond
+    return size, outside + beyond
 
 
 @inner
@@ -267,38 +270,36 @@ def _new_points(n: int) -> Points:
 @inner
 def _new_cells(n: int) -> Cells:
     return Cells(
-        np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
-        np.empty(n, np.int64), np.empty(n, np.int64),
+        np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n),
+        np.empty(n, np.bool_), np.empty(n, np.int32), np.empty(n, np.int32),
     )  # fmt: skip
 
 
 @inner
-def _cut(
-    spectrum: Points, n: int, placed: int, axis: Axis, rules: Rules, edges: Floats,
-    centres: Floats, kept: Points, cells: Cells,
-) -> tuple[int, int, float]:  # fmt: skip
-    """Write the cells or intervals of a spectrum.
+def _keep(
+    spectrum: Points,
+    n: int,
+    placed: bool,  # noqa: FBT001
+    axis: Axis,
+    rules: Rules,
+    kept: Points,
+) -> tuple[Points, int]:
+    """Return the points of a spectrum that matter, at ascending positions, and how many.
 
-    placed : 1 where the positions of all points are known
-
-    Returns their number, a bound on the bins they lie in, and the sum of the counts.
+    placed : whether the positions of all points are known
+    kept : for those that cannot stay where they are
     """
-    n_kept, tic, sparse = 0, 0.0, not rules.height
-    if sparse:
-        n_kept, tic = _keep_near(spectrum, n, kept)
-        if placed == 0:
-            write_positions(kept.mz, n_kept, axis, kept.position)
-        # Which points are one point can be seen from all of them only.
-        sparse = _ascend(kept.position, n_kept)
-    if not sparse:
-        if placed == 0:
-            write_positions(spectrum.mz, n, axis, spectrum.position)
-        n_kept, tic = _keep_all(spectrum, n, kept)
-    if rules.height:
-        n_cells, need = cut_intervals(kept, n_kept, axis, rules, centres, cells)
-    else:
-        n_cells, need = cut_cells(kept, n_kept, axis, rules, edges, cells)
-    return n_cells, need, tic
+    points, n_points = spectrum, n
+    if not rules.height and _has_zero(spectrum.counts, n):
+        points, n_points = kept, _keep_near(spectrum, n, kept)
+    if not placed:
+        write_positions(points.mz, n_points, axis, points.position)
+    if _ascend(points.position, n_points):
+        return points, n_points
+    # Which points are one point can be seen from all of them only.
+    if not placed:
+        write_positions(spectrum.mz, n, axis, spectrum.position)
+    return kept, _merge(spectrum, n, kept)
 
 
 @compiled
@@ -316,38 +317,47 @@ def walk_batch(
     """
     most = max(source.n_points.max(), 1)
     scratch, spectrum, kept = np.empty(8 * most, np.uint8), _new_points(most), _new_points(most)
-    cells = _new_cells(1 if rules.method == NEAREST else most)
-    places = np.empty(most if rules.method == NEAREST else 1, np.int64)
-    mz_faults, placed = 0, 0
+    cells = _new_cells(1 if rules.method == NEAREST else most + 1)
+    places = np.empty(most if rules.method == NEAREST else 1, np.int32)
+    mz_faults, placed = 0, False
     for s in range(start, len(source.n_points)):
         n, at = source.n_points[s], source.intensity_at[s]
         if s == start or not source.shared:
             _load(source.raw, source.mz_at[s], n, source.mz_code, scratch, spectrum.mz)
             mz_faults = _mz_faults(spectrum.mz, n)
             if mz_faults == 0 and rules.method == NEAREST:
-                _find_places(spectrum, n, axis, centres, places)
+                find_places(spectrum, n, axis, centres, places)
             elif mz_faults == 0 and source.shared:
                 write_positions(spectrum.mz, n, axis, spectrum.position)
-                placed = 1
+                placed = True
         _load(source.raw, at, n, source.intensity_code, scratch, spectrum.counts)
         columns.faults[s] = mz_faults | _intensity_faults(spectrum.counts, n)
         columns.indptr[s + 1] = size
         if columns.faults[s] != 0:
             continue
-        n_cells, need, tic, outside = 0, min(n, axis.n_bins), 0.0, 0.0
+        points, n_points, need = spectrum, n, min(n, axis.n_bins)
         if rules.method != NEAREST:
-            n_cells, need, tic = _cut(spectrum, n, placed, axis, rules, edges, centres, kept, cells)
+            points, n_points = _keep(spectrum, n, placed, axis, rules, kept)
+        if rules.method != NEAREST and rules.height:
+            need = cut_intervals(points, n_points, axis, rules, centres, cells)
+        elif rules.method != NEAREST:
+            need = cut_cells(points, n_points, axis, rules, edges, cells)
         if size + need >= len(indices):
             return s, size, need + 1
+        outside = 0.0
         if rules.method == NEAREST:
-            size, tic, outside = _fill_from_places(
+            size, outside = _fill_from_places(
                 spectrum.counts, places, n, axis, rules, size, indices, data
             )
         elif rules.height:
-            size = _fill_from_intervals(cells, n_cells, axis, rules, centres, size, indices, data)
-        else:
-            size, outside = _fill_from_cells(
-                cells, n_cells, axis, rules, edges, size, indices, data
+            size = _fill_from_intervals(
+                points, n_points, cells, axis, rules, centres, size, indices, data
             )
-        columns.indptr[s + 1], columns.tic[s], columns.outside[s] = size, tic, outside
+        else:
+            write_curves(points.counts, n_points, rules, cells)
+            size, outside = _fill_from_cells(
+                points.counts, n_points, cells, axis, rules, edges, size, indices, data
+            )
+        columns.indptr[s + 1], columns.outside[s] = size, outside
+        columns.tic[s] = _total(spectrum.counts, n)
     return len(source.n_points), size, 0

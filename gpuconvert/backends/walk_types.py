@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from gpuconvert.compiled import inner
 from gpuconvert.mass_axis import LAWS, LISTED_CODE, MZ_FLOOR
+from gpuconvert.resampling import NARROWEST
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bins = NDArray[np.int32]
+Flags = NDArray[np.bool_]
 
 PCHIP, LINEAR, NEAREST = 0, 1, 2
 """How the kernels call the methods."""
@@ -47,12 +50,13 @@ class Rules(NamedTuple):
 
     method : one of the codes above
     height : whether the quantity is height
+    threshold : float32, the largest one not above that of the options
     eps : relative precision of the m/z
     """
 
     method: int
     height: bool
-    threshold: float
+    threshold: np.float32
     eps: float
     gap: float
     b0: float
@@ -84,22 +88,26 @@ class Points(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """Non-empty cells of one spectrum, or intervals between its points; each (most,).
+    """The cells of the points of one spectrum, or the intervals after them; each (most + 1,).
 
-    left, right : float64, where it begins and ends, as positions (as m/z)
-    counts : float64, what it holds (the height at its left end)
-    secant, slope_left, slope_right : float64, of the interpolant
-    first, last : int64, bins it lies in (whose centres lie in it)
+    left, right : float64, where a cell begins and ends, as positions
+    snap : float64, how near a bin edge an end of the cell has to be to lie on it
+    secant : float64, the mean of the cubic's slope
+    slope, a, b : float64, of the cubic ``t * (slope + t * (a + t * b))``
+    joined : bool, whether the next point is a neighbour
+    first, last : int32, bins a cell lies in (whose centres lie in an interval)
     """
 
     left: Floats
     right: Floats
-    counts: Floats
+    snap: Floats
     secant: Floats
-    slope_left: Floats
-    slope_right: Floats
-    first: Ints
-    last: Ints
+    slope: Floats
+    a: Floats
+    b: Floats
+    joined: Flags
+    first: Bins
+    last: Bins
 
 
 class Columns(NamedTuple):
@@ -166,6 +174,26 @@ def step_of(mz: float, rules: Rules) -> float:
     """Return `SpacingModel.step` at one m/z."""
     m = min(max(mz, rules.low), rules.high)
     return rules.b0 + m * (rules.b1 + m * rules.b2)
+
+
+@inner
+def are_neighbours(first: float, second: float, rules: Rules) -> bool:
+    """Return whether two consecutive points, by their m/z, are neighbours."""
+    return not second - first > rules.gap * step_of(second, rules)
+
+
+@inner
+def inverse_of(width: float) -> float:
+    """Return 1 / width, 0 where there is no width."""
+    return 1 / width if width > NARROWEST else 0.0
+
+
+@inner
+def harmonic(h0: float, h1: float, d0: float, d1: float) -> float:
+    """Return the weighted harmonic mean of the secants d0, d1 over widths h0, h1."""
+    w1 = 2 * h1 + h0
+    w2 = h1 + 2 * h0
+    return (w1 + w2) / (w1 / d0 + w2 / d1)
 
 
 @inner

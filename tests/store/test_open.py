@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
 
 from gpuconvert.errors import MissingExtraError, StoreError
-from gpuconvert.spatial import open_store, read_summary
+from gpuconvert.finished_store import open_store, read_summary
 from tests.store.stores import AXIS, PLANES, make_matrices, make_store
 
 with warnings.catch_warnings():
@@ -63,7 +63,7 @@ def test_without_spatialdata_the_extra_is_named(path, monkeypatch):
 def test_a_summary_needs_neither_spatialdata_nor_anndata(path):
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['spatialdata', 'anndata', 'pandas']));"
-        "from pathlib import Path; from gpuconvert.spatial import read_summary;"
+        "from pathlib import Path; from gpuconvert.finished_store import read_summary;"
         f"print(read_summary(Path({str(path)!r})).n_nonzero)"
     )
     root = Path(__file__).parents[2]

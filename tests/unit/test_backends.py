@@ -171,6 +171,24 @@ def test_points_at_one_position_count_as_the_first(backend):
     np.testing.assert_allclose(block.data, [1, 2, 2, 1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("n_bins", [2, 11, 5_000, 700_000])
+@pytest.mark.parametrize("law", LAWS)
+def test_the_nearest_bin_is_found_next_to_where_it_changes(backend, law, n_bins):
+    axis = make_axis(law, n_bins)
+    centres = axis.centres
+    some = np.unique(np.linspace(0, len(centres) - 2, 2_000).astype(int))
+    halves = 0.5 * (centres[some] + centres[some + 1])
+    steps = np.nextafter(halves, 0), np.nextafter(halves, np.inf), axis.edges[some + 1]
+    mz = np.sort(np.concatenate([halves, *steps, centres[some], centres[some] + 1e-9]))
+    block = backend.resample(pack([(mz, np.ones(len(mz)))]), axis, ResampleOptions("nearest"))
+    right = np.clip(np.searchsorted(centres, mz), 1, len(centres) - 1)
+    # Ties go to the right.
+    found = right - (mz - centres[right - 1] < centres[right] - mz)
+    bins, counts = np.unique(found, return_counts=True)
+    np.testing.assert_array_equal(block.indices, bins)
+    np.testing.assert_array_equal(block.data, counts)
+
+
 def test_rows_are_those_of_the_batch(backend):
     pairs = [spectrum([100.5 + k], [k + 1]) for k in range(4)]
     rows = np.array([5, 9, 9, 1_000_000], np.int64)

@@ -61,28 +61,30 @@ def test_a_part_without_an_array_is_refused(tmp_path):
         Part(tmp_path, 3, "mark").read("bins")
 
 
-def test_a_part_is_a_zarr_group(tmp_path):
+def test_a_part_is_a_zarr_array(tmp_path):
     arrays = _arrays() | {"tic": np.array([0.5, 2.0]), "indptr": np.arange(3), "no": np.zeros(0)}
     write_part(tmp_path, "mark", _summary(), arrays)
-    group = zarr.open_group(tmp_path / "00003", mode="r")
-    assert group.attrs["fingerprint"] == "mark"
-    assert sorted(group.array_keys()) == sorted(arrays)
+    stored = zarr.open_array(tmp_path / "00003", mode="r")
+    assert stored.attrs["fingerprint"] == "mark"
+    assert sorted(stored.attrs["arrays"]) == sorted(arrays)
     for name, values in arrays.items():
-        np.testing.assert_array_equal(group[name][:], values)
-        assert group[name].dtype == values.dtype
+        said = stored.attrs["arrays"][name]
+        raw = stored[said["place"] : said["place"] + values.nbytes]
+        np.testing.assert_array_equal(raw.view(said["dtype"]), values)
+        assert np.dtype(said["dtype"]) == values.dtype
 
 
 def test_a_part_that_was_cut_short_is_refused(tmp_path):
     write_part(tmp_path, "mark", _summary(), _arrays())
-    file = tmp_path / "00003/data/c.0"
+    file = tmp_path / "00003/c.0"
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(
-        DamagedPartError, match="data/c.0 ends at byte 13, expected 16; the part is removed"
+        DamagedPartError, match="00003/c.0 ends at byte 29, expected 32; the part is removed"
     ):
-        Part(tmp_path, 3, "mark").read("data")
+        Part(tmp_path, 3, "mark").read("rows")
     file.unlink()
     with pytest.raises(
-        DamagedPartError, match="data/c.0 is gone; the part is removed, run the same"
+        DamagedPartError, match="00003/c.0 is gone; the part is removed, run the same"
     ) as found:
         Part(tmp_path, 3, "mark").read("data")
     assert found.value.folder == tmp_path / "00003"
@@ -108,7 +110,7 @@ def test_any_slice_of_a_long_array_is_read_exactly(tmp_path_factory, ends):
 @pytest.mark.parametrize("seed", range(8))
 def test_a_flipped_bit_is_found_by_whoever_reads_its_block(tmp_path, seed):
     write_part(tmp_path, "mark", _summary(), {"rows": _long()})
-    file = tmp_path / "00003/rows/c.0"
+    file = tmp_path / "00003/c.0"
     raw = bytearray(file.read_bytes())
     bit = int(np.random.default_rng(seed).integers(8 * len(raw)))
     raw[bit // 8] ^= 1 << bit % 8

@@ -175,7 +175,8 @@ def test_a_disk_with_too_little_room_is_refused(tmp_path):
     space = workspace_for(tmp_path / "out.zarr")
     space.parts.mkdir(parents=True)
     check_room(space, temporary=1000, store=1000)
-    words = r"out.zarr.partial has .* MB free, but the run may need 2,000,000,000,000.0 MB"
+    needed = "2,000,000,000,000.0 MB there"
+    words = rf"out.zarr.partial has .* MB free, but the run may need {needed}; make room, name"
     with pytest.raises(OutputError, match=words):
         check_room(space, temporary=10**18, store=10**18)
 
