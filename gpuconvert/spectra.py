@@ -270,7 +270,9 @@ def decode(batch: RawBatch) -> RaggedSpectra:
     np.cumsum(batch.n_points, out=indptr[1:])
     mz = _gather(batch.raw, batch.mz_at, indptr, batch.mz_dtype)
     intensity = _gather(batch.raw, batch.intensity_at, indptr, batch.intensity_dtype)
-    return RaggedSpectra(indptr, mz.astype(np.float64), intensity.astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        # A signalling NaN of a damaged file becomes a quiet one, and is found as a fault.
+        return RaggedSpectra(indptr, mz.astype(np.float64), intensity.astype(np.float64))
 
 
 def concatenate(parts: list[RaggedSpectra]) -> RaggedSpectra:

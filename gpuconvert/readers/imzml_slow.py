@@ -59,6 +59,12 @@ class _Numbers:
         self.numbers = [MISSING] * 6
         self.bits = 0
         self.unreadable: dict[int, str] = {}
+        self.conflict = False
+
+    def note(self, field: int, value: int) -> None:
+        """Keep a number; that it was said before, and differs, is kept too."""
+        self.conflict |= self.numbers[field] not in (MISSING, value)
+        self.numbers[field] = value
 
 
 class _ListHandler:
@@ -132,7 +138,7 @@ class _ListHandler:
             holder.unreadable[field] = text
             return
         holder.unreadable.pop(field, None)
-        holder.numbers[field] = value
+        holder.note(field, value)
         self.rounded |= not is_plain(text.strip())
 
     def _group(self, ref: str) -> None:
@@ -142,7 +148,7 @@ class _ListHandler:
         for field, value in enumerate(numbers):
             if value != MISSING and (field < 3 or in_array):
                 holder = self.spectrum if field < 3 else self.array
-                holder.numbers[field] = value
+                holder.note(field, value)
 
     def _end_array(self) -> None:
         kind = self.array.bits & (scan.IS_MZ | scan.IS_INTENSITY)
@@ -152,12 +158,16 @@ class _ListHandler:
             self.flags |= scan.FLAG_BOTH
         else:
             self._refuse_unreadable(self.array)
+            if self.array.conflict:
+                self.flags |= scan.FLAG_CONFLICT
             if kind in self.arrays:
                 self.flags |= scan.FLAG_TWICE
             self.arrays[kind] = self.array
 
     def _end_spectrum(self) -> None:
         self._refuse_unreadable(self.spectrum)
+        if self.spectrum.conflict:
+            self.flags |= scan.FLAG_CONFLICT
         mz = self.arrays.get(scan.IS_MZ, _Numbers())
         intensity = self.arrays.get(scan.IS_INTENSITY, _Numbers())
         terms = mz.bits | intensity.bits << 16 | self.spectrum.bits << 32 | self.flags << 48
