@@ -45,6 +45,9 @@ from gpuconvert.spectra import (
 IMAGE_BYTES = 24
 """Bytes of one pixel of the grid while the TIC image of a plane is made, filled or not."""
 
+OUTSTANDING = 10
+"""A spectrum of so many times the median of points is named where memory is too little."""
+
 SAMPLE_SPECTRA = 256
 SAMPLE_POINTS = 1_000_000
 """A sample holds at most this many spectra, and not many more points."""
@@ -245,12 +248,25 @@ def project(
     options = resample_options(settings, decision)
     bounds = nonzero_bounds(reader.acquisition, decision.axis, options, decision.representation)
     demand = measure_demand(reader, bounds, decision.axis, backend, settings)
-    layout, projection = fit_layout(
-        demand,
-        workers=settings.workers or default_workers(),
-        budget=budget,
-    )
+    workers = settings.workers or default_workers()
+    try:
+        layout, projection = fit_layout(demand, workers=workers, budget=budget)
+    except BudgetError as error:
+        raise BudgetError(f"{error}{_largest(reader.acquisition)}") from error
     return bounds, layout, projection
+
+
+def _largest(acquisition: Acquisition) -> str:
+    """Return a clause that names the spectrum that takes most, where it stands out."""
+    points = acquisition.n_points
+    row = int(np.argmax(points))
+    if points[row] < OUTSTANDING * max(1.0, float(np.median(points))):
+        return ""
+    x0, y0, _ = acquisition.origin
+    return (
+        f"; spectrum {int(acquisition.order[row])} (x={int(acquisition.x[row]) + x0}, "
+        f"y={int(acquisition.y[row]) + y0}) alone has {int(points[row])} points"
+    )
 
 
 def make_plan(

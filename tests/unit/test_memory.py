@@ -37,6 +37,19 @@ def test_an_older_kind_of_control_group_is_read(tmp_path):
     assert available(root) == GIB - GIB // 4
 
 
+def test_a_group_of_its_own_of_the_older_kind_is_read(tmp_path):
+    root = _machine(tmp_path, 8 * 2**20)
+    (root / "proc/self/cgroup").write_text("5:devices:/\n4:memory:/batch/job7\n0::/\n")
+    for group, limit, used in (("", 9 * GIB, 0), ("batch", 3 * GIB, GIB), ("batch/job7", GIB, 0)):
+        folder = root / "sys/fs/cgroup/memory" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.limit_in_bytes").write_text(str(limit))
+        (folder / "memory.usage_in_bytes").write_text(str(used))
+    assert available(root) == GIB
+    (root / "sys/fs/cgroup/memory/batch/memory.usage_in_bytes").write_text(str(3 * GIB - 1000))
+    assert available(root) == 1000
+
+
 def test_an_unknown_system_is_taken_for_a_small_one(tmp_path):
     assert available(tmp_path) == 2 * GIB
 
