@@ -187,10 +187,11 @@ def measure_demand(
     largest = int(np.argmax(acquisition.raw_bytes)) if len(rows) else 0
     slot = max(SLOT_BYTES, reader.batch_bytes(largest, largest + 1) if len(rows) else 0)
     per_byte = acquisition.n_points / np.maximum(acquisition.raw_bytes, 1)
-    points = int(slot * float(per_byte.max(initial=0.0))) + 1
+    points = 1 + min(int(slot * float(per_byte.max(initial=0.0))), int(acquisition.n_points.sum()))
     density = float((bounds / np.maximum(acquisition.n_points, 1)).max(initial=1.0))
     spectra = int(slot / max(1.0, float(acquisition.raw_bytes.mean()))) + 1 if len(rows) else 1
-    batch = backend.peak_bytes(points, spectra, int(points * density) + 1).host
+    nonzeros = 1 + min(int(points * density), int(bounds.sum()))
+    batch = backend.peak_bytes(points, min(spectra, len(rows)), nonzeros).host
     planes = np.bincount(acquisition.z) if len(rows) else np.zeros(1, np.int64)
     return Demand(
         n_spectra=acquisition.n_spectra,
