@@ -134,8 +134,11 @@ def test_no_number_of_a_store_lies(fresh, made, options):
         assert (np.abs(stored - expected) <= slack).all()
     _matrix_is_sound(folder / "o.zarr", options)
     assert (np.diff(table.mz) > 0).all()
-    if options["mz_range"] is None:
-        # All points lie on the axis: nothing may be called outside.
+    exact = options["method"] == "nearest" or (
+        options["method"] == "adaptive" and words["representation"] == "centroid"
+    )
+    if options["mz_range"] is None and exact:
+        # All points lie on the axis. The cell of a profile's last point may reach beyond it.
         assert (table.obs["outside_tic"] <= slack).all()
 
 
