@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cases import Case, flight_time_axis, write_case
+from gpuconvert.allocator import keep_freed_memory
 from gpuconvert.mass_axis import MassAxis, of_law
 from gpuconvert.readers import open_reader
 from gpuconvert.resampling import ResampleOptions
@@ -29,6 +30,12 @@ class Batch:
 
     raw: RawBatch
     spacing: SpacingModel
+
+
+@pytest.fixture(scope="session", autouse=True)
+def program_allocator():
+    """Keep freed memory as the program does; whatever is compared with it gains as well."""
+    keep_freed_memory()
 
 
 @pytest.fixture(scope="session")

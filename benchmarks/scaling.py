@@ -1,7 +1,8 @@
 """How the program scales: memory and CPU with the number of pixels, wall time with threads.
 
 The two families hold 1, 4 and 16 times the pixels of their first member, and all runs of a
-family have the same ``--memory``. The matrices of the second family are larger than it.
+family have the same ``--memory``. All matrices of the second family are larger than it, and
+those of the first smaller: buffers and parts that are not yet full grow with the data.
 """
 
 from __future__ import annotations
@@ -26,9 +27,14 @@ class Family:
 
 
 FAMILIES = {
-    "centroid": Family((CASES["c64"], CASES["c128"], CASES["c256"]), 700 * MIB),
+    "centroid": Family((CASES["c64"], CASES["c128"], CASES["c256"]), 480 * MIB),
     "profile": Family(
-        (CASES["p32"], CASES["p64"], Case("p128", "continuous", 128, 20_000)), 700 * MIB
+        (
+            CASES["p64"],
+            Case("p128", "continuous", 128, 20_000),
+            Case("p256", "continuous", 256, 20_000),
+        ),
+        480 * MIB,
     ),
 }
 THREADS = (1, 2)

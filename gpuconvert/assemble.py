@@ -118,16 +118,17 @@ def _count_bins(parts: list[Part], n_bins: int) -> NDArray[np.int64]:
     return np.cumsum(counts)
 
 
-def _slice_parts(parts: list[Part], ranges: list[tuple[int, int]]) -> Longs:
+def _slice_parts(parts: list[Part], ranges: list[tuple[int, int]]) -> NDArray[np.uint32]:
     """Return what each part has of each range of bins.
 
     Returns
     -------
-    (n_ranges, n_parts, 2, 2) int64
-        First and last position in the part's ``bins``, and in its ``rows`` and ``data``.
+    (n_ranges, n_parts, 2, 2) uint32
+        First and last position in the part's ``bins``, and in its ``rows`` and ``data``; a
+        part has far fewer than 2^32 entries.
     """
     edges = np.array(ranges, np.int64).reshape(-1, 2)
-    slices = np.empty((len(edges), len(parts), 2, 2), np.int64)
+    slices = np.empty((len(edges), len(parts), 2, 2), np.uint32)
     for number, part in enumerate(parts):
         found = np.searchsorted(part.read("bins"), edges)
         entries = np.concatenate([[0], np.cumsum(part.read("counts"), dtype=np.int64)])
@@ -154,7 +155,7 @@ def _csc_units(
         first, last = ranges[number]
         cursor = indptr[first:last] - start
         unit = _Unit(start, stop, np.empty(stop - start, "i4"), np.empty(stop - start, "f4"))
-        for part, (bins, entries) in zip(parts, slices[number], strict=True):
+        for part, (bins, entries) in zip(parts, slices[number].tolist(), strict=True):
             if bins[0] < bins[1]:
                 place(
                     part.read("bins", *bins), part.read("counts", *bins),

@@ -31,14 +31,14 @@ def with_checksum(raw: bytes) -> bytes:
     return raw + checksum(raw).to_bytes(4, "little")
 
 
-def block_checksums(raw: NDArray[np.uint8]) -> list[int]:
+def block_checksums(raw: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Return the checksum of every BLOCK of `raw`, the last of which may be short."""
-    return [checksum(raw[start : start + BLOCK]) for start in range(0, len(raw), BLOCK)]
+    starts = range(0, len(raw), BLOCK)
+    sums = (checksum(raw[start : start + BLOCK]) for start in starts)
+    return np.fromiter(sums, np.uint32, len(starts))
 
 
-def first_damaged(raw: NDArray[np.uint8], expected: list[int]) -> int | None:
+def first_damaged(raw: NDArray[np.uint8], expected: NDArray[np.uint32]) -> int | None:
     """Return which block of `raw` is the first without its checksum, or None."""
-    for number, (found, wanted) in enumerate(zip(block_checksums(raw), expected, strict=True)):
-        if found != wanted:
-            return number
-    return None
+    wrong = np.flatnonzero(block_checksums(raw) != expected)
+    return int(wrong[0]) if len(wrong) else None

@@ -78,7 +78,7 @@ def _write_values(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str,
             raw = np.ascontiguousarray(little).view(np.uint8)
             said[name] = {
                 "dtype": little.dtype.str, "place": place, "length": len(values),
-                "crc32c": block_checksums(raw),
+                "crc32c": block_checksums(raw).tolist(),
             }  # fmt: skip
             place += len(raw)
             left = memoryview(raw.data)
@@ -144,7 +144,7 @@ class _Stored:
     dtype: np.dtype[Any]
     place: int
     length: int
-    sums: list[int]
+    sums: NDArray[np.uint32]
 
 
 def _read_attributes(
@@ -155,7 +155,12 @@ def _read_attributes(
         if attributes["fingerprint"] != fingerprint or attributes["crc32c"] != _seal(attributes):
             return None
         arrays = {
-            name: _Stored(np.dtype(said["dtype"]), said["place"], said["length"], said["crc32c"])
+            name: _Stored(
+                np.dtype(said["dtype"]),
+                said["place"],
+                said["length"],
+                np.array(said["crc32c"], np.uint32),
+            )
             for name, said in attributes["arrays"].items()
         }
         return PartSummary(**attributes["summary"]), arrays

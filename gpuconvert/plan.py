@@ -29,7 +29,7 @@ from gpuconvert.settings import Settings
 PLAN_FORMAT = 1
 MIB = 2**20
 
-BASE_BYTES = 300 * MIB
+BASE_BYTES = 256 * MIB
 """Resident size of the program with everything loaded and nothing read."""
 SPECTRUM_BYTES = 260
 """Index, table and shape columns of one spectrum, at the peak of writing the store."""
@@ -40,6 +40,9 @@ NONZERO_BYTES = 40
 UNIT_BYTES = 28
 """Assembled arrays, slices of parts and encoded chunks, of one non-zero of a unit."""
 
+SLICE_BYTES = 16
+"""Where a unit begins and ends in a part."""
+
 SLOTS = 2
 """Buffers of the ring per worker: one is read while the other is resampled."""
 SLOT_BYTES = 8 * MIB
@@ -48,6 +51,8 @@ PART_NONZEROS = 3 * 2**19
 """Preferred non-zeros of a part in a small data set."""
 MOST_PARTS = 256
 """Large data sets get larger parts before they get more, memory permitting."""
+LARGEST_PART = 2**31
+"""Non-zeros of a part are counted in 32 bits."""
 MOST_UNITS = 32
 """Large data sets are assembled in larger units before they get more, memory permitting."""
 SHARD_CHUNKS = 8
@@ -325,6 +330,16 @@ class Demand:
         """Return the bytes of one worker that assembles `unit` non-zeros at a time."""
         return min(unit, self.total_nonzeros) * UNIT_BYTES + self.most_rows * 8
 
+    def finding(self, part: int, unit: int) -> int:
+        """Return the bytes of what says where each unit lies in each part, and of checksums."""
+        parts, units = (-(-self.total_nonzeros // max(size, 1)) for size in (part, unit))
+        return parts * units * SLICE_BYTES + self.total_nonzeros // 2**10
+
+
+def _whole_shards(nonzeros: int, shard: int) -> int:
+    """Return `nonzeros` as whole shards, at least one."""
+    return max(nonzeros // shard, 1) * shard
+
 
 def fit_layout(demand: Demand, *, workers: int, budget: int) -> tuple[Layout, Projection]:
     """Return how to cut the work so that it stays within `budget`, and what it takes.
@@ -336,21 +351,28 @@ def fit_layout(demand: Demand, *, workers: int, budget: int) -> tuple[Layout, Pr
     BudgetError
         Where not even one worker with the smallest parts and units fits.
     """
-    wanted_part = max(PART_NONZEROS, -(-demand.total_nonzeros // MOST_PARTS))
+    wanted_part = min(max(PART_NONZEROS, -(-demand.total_nonzeros // MOST_PARTS)), LARGEST_PART)
     wanted_unit = demand.shard * max(1, demand.total_nonzeros // (MOST_UNITS * demand.shard))
     least_part = max(demand.largest_nonzeros, 1)
     for count in range(workers, 0, -1):
         each = (budget - demand.fixed) // count
         part = min(max(wanted_part, least_part), (each - demand.ring) // NONZERO_BYTES)
         room = (each - demand.most_rows * 8) // UNIT_BYTES
-        unit = min(wanted_unit, max(room // demand.shard, 1) * demand.shard)
-        if part < least_part or min(unit, demand.total_nonzeros) > room:
+        if part < least_part or room < min(demand.shard, demand.total_nonzeros):
             continue
-        memory = demand.fixed + count * max(demand.converting(part), demand.assembling(unit))
+        unit = _whole_shards(min(wanted_unit, room), demand.shard)
+        # What says where units lie takes room from them; that of smaller units is more.
+        told = demand.finding(part, _whole_shards(unit // 2, demand.shard))
+        unit = _whole_shards(min(wanted_unit, room - told // (count * UNIT_BYTES)), demand.shard)
+        assembling = count * demand.assembling(unit) + demand.finding(part, unit)
+        memory = demand.fixed + max(count * demand.converting(part), assembling)
+        if memory > budget:
+            continue
         values = demand.total_nonzeros * 8
         layout = Layout(demand.slot_bytes, int(part), int(unit), count)
         return layout, Projection(memory, values, values + demand.n_spectra * 200)
-    least = demand.fixed + max(demand.converting(least_part), demand.assembling(demand.shard))
+    assembling = demand.assembling(demand.shard) + demand.finding(least_part, demand.shard)
+    least = demand.fixed + max(demand.converting(least_part), assembling)
     raise BudgetError(
         f"--memory {budget / MIB:.0f} MiB is too little: {demand.n_spectra} spectra on "
         f"{demand.n_bins} bins, the largest with up to {demand.largest_nonzeros} values, need "

@@ -191,7 +191,8 @@ def measure_demand(
     density = float((bounds / np.maximum(acquisition.n_points, 1)).max(initial=1.0))
     spectra = int(slot / max(1.0, float(acquisition.raw_bytes.mean()))) + 1 if len(rows) else 1
     nonzeros = 1 + min(int(points * density), int(bounds.sum()))
-    batch = backend.peak_bytes(points, min(spectra, len(rows)), nonzeros).host
+    most = int(acquisition.n_points.max(initial=0))
+    batch = backend.peak_bytes(points, min(spectra, len(rows)), nonzeros, most).host
     planes = np.bincount(acquisition.z) if len(rows) else np.zeros(1, np.int64)
     return Demand(
         n_spectra=acquisition.n_spectra,

@@ -28,10 +28,13 @@ class Backend(Protocol):
         """Sort the non-zeros of `block` by bin; rows keep their order within a bin."""
         ...
 
-    def peak_bytes(self, n_points: int, n_spectra: int, n_nonzeros: int) -> MemoryUse:
+    def peak_bytes(self, n_points: int, n_spectra: int, n_nonzeros: int, largest: int) -> MemoryUse:
         """Return the memory that resampling such a batch takes at its peak.
 
         The batch's own bytes are not counted; the returned block is.
+
+        n_points, n_nonzeros : of all spectra
+        largest : points of the largest spectrum
         """
         ...
 

@@ -38,7 +38,7 @@ from gpuconvert.spectra import (
 SLICE_POINTS = 1 << 15
 """Points that are resampled at once: their columns stay in the second-level cache."""
 
-POINT_BYTES = 200
+POINT_BYTES = 230
 NONZERO_BYTES = 110
 SPECTRUM_BYTES = 160
 FIXED_BYTES = 1 << 16
@@ -72,7 +72,9 @@ class HostBackend:
         indptr = np.append(first, len(indices)).astype(np.int64)
         return CscBlock(indices[first], indptr, rows[order], block.data[order])
 
-    def peak_bytes(self, n_points: int, n_spectra: int, n_nonzeros: int) -> MemoryUse:
+    def peak_bytes(
+        self, n_points: int, n_spectra: int, n_nonzeros: int, largest: int  # noqa: ARG002
+    ) -> MemoryUse:  # fmt: skip
         """Return the memory that resampling such a batch takes at its peak."""
         return MemoryUse(
             POINT_BYTES * n_points
@@ -110,7 +112,7 @@ def _resample(
         owner, mz, count = owner[sound], mz[sound], count[sound]
     tic = sum_at(owner, count, len(faults))
     if options.method == "nearest":
-        parts = nearest_parts(owner, mz, count, axis)
+        parts = nearest_parts(owner, mz, count, axis, len(faults))
     else:
         if shared is None:
             position = axis.position(mz)
@@ -118,9 +120,10 @@ def _resample(
             position = np.tile(shared, int((faults == 0).sum()))
         points = merge(Points(owner, mz, count, position))
         if options.quantity == "height":
-            parts = height_parts(points, axis, options)
+            parts = height_parts(points, axis, options, len(faults))
         else:
-            parts = count_parts(points, axis, options, precision(batch.mz_dtype))
+            eps = precision(batch.mz_dtype)
+            parts = count_parts(points, axis, options, eps, len(faults))
     return _block(parts, batch.rows, axis.n_bins, options.threshold, tic, faults)
 
 
@@ -137,17 +140,20 @@ def _block(
     faults: NDArray[np.uint8],
 ) -> CsrBlock:  # fmt: skip
     """Return the sums of `parts` by spectrum and bin, those outside set apart."""
-    owner, index, value = parts.owner, parts.index, parts.value
+    bounds, index, value = parts.bounds, parts.index, parts.value
     below, above = index < 0, index >= n_bins
-    outside = sum_at(owner[below], value[below], len(rows))
-    outside += sum_at(owner[above], value[above], len(rows))
+    outside = np.zeros(len(rows))
     if below.any() or above.any():
-        inside = ~(below | above)
-        owner, index, value = owner[inside], index[inside], value[inside]
-    starts = find_starts(index) | find_starts(owner)
-    data = sum_at(np.cumsum(starts) - 1, value).astype(np.float32)
-    kept = data > np.float64(threshold)
-    owner, index = owner[starts][kept], index[starts][kept]
-    indptr = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(np.bincount(owner, minlength=len(rows)), out=indptr[1:])
-    return CsrBlock(rows, indptr, index.astype(np.int32), data[kept], tic, outside, faults)
+        owner = np.repeat(np.arange(len(rows)), np.diff(bounds))
+        outside += sum_at(owner[below], value[below], len(rows))
+        outside += sum_at(owner[above], value[above], len(rows))
+    if not parts.distinct:
+        starts = find_starts(index)
+        starts[bounds[:-1][bounds[:-1] < len(index)]] = True
+        value = sum_at(np.cumsum(starts) - 1, value)
+        bounds, index = np.append(0, np.cumsum(starts))[bounds], index[starts]
+        below, above = below[starts], above[starts]
+    data = value.astype(np.float32)
+    kept = np.flatnonzero((data > np.float64(threshold)) & ~below & ~above)
+    indptr = np.searchsorted(kept, bounds)
+    return CsrBlock(rows, indptr, index[kept].astype(np.int32), data[kept], tic, outside, faults)

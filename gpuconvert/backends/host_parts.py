@@ -43,14 +43,21 @@ class Points:
 class Parts:
     """What single cells or intervals give to single bins, ascending in (spectrum, bin).
 
-    owner : (n,) int64, position of the spectrum in the batch
+    bounds : (n_spectra + 1,) int64, where the parts of each spectrum begin, and the end
     index : (n,) int64, bin; -1 and n_bins lie outside the axis
     value : (n,) float64
+    distinct : whether no two parts of a spectrum that are not 0 have the same bin
     """
 
-    owner: Ints
+    bounds: Ints
     index: Ints
     value: Floats
+    distinct: bool
+
+
+def bounds_of(owner: Ints, n_spectra: int) -> Ints:
+    """Return where each spectrum begins in ascending `owner`, and the end."""
+    return np.searchsorted(owner, np.arange(n_spectra + 1))
 
 
 def find_starts(keys: NDArray[np.int32] | Ints) -> Mask:
@@ -65,7 +72,7 @@ def sum_at(place: Ints, value: Floats, n_places: int = 0) -> Floats:
     return np.bincount(place, value, n_places).astype(np.float64, copy=False)
 
 
-def nearest_parts(owner: Ints, mz: Floats, count: Floats, axis: MassAxis) -> Parts:
+def nearest_parts(owner: Ints, mz: Floats, count: Floats, axis: MassAxis, n_spectra: int) -> Parts:
     """Return every point's count at the bin whose centre is nearest."""
     found = count > 0
     owner, mz, count = owner[found], mz[found], count[found]
@@ -75,7 +82,7 @@ def nearest_parts(owner: Ints, mz: Floats, count: Floats, axis: MassAxis) -> Par
     index = np.where(np.abs(centres[right] - mz) <= np.abs(centres[left] - mz), right, left)
     index[mz < axis.low] = -1
     index[mz > axis.high] = axis.n_bins
-    return Parts(owner, index, count)
+    return Parts(bounds_of(owner, n_spectra), index, count, distinct=False)
 
 
 def merge(points: Points) -> Points:
@@ -95,6 +102,8 @@ def merge(points: Points) -> Points:
 def _near_counts(points: Points) -> Points:
     """Return the non-empty points and those beside them, which is all that matters."""
     near = points.count > 0
+    if near.all():
+        return points
     found = near.copy()
     near[1:] |= found[:-1]
     near[:-1] |= found[1:]
@@ -128,41 +137,52 @@ def _nearest_bin_edge(edge: Floats, axis: MassAxis) -> Floats:
     return np.where(edge - below > above - edge, above, below)
 
 
-def _snap(edge: Floats, points: Points, axis: MassAxis, eps: float) -> Floats:
-    """Return the cell edges of `points`, on a bin edge where they cannot be told from it."""
+def _snap(edge: Floats, position: Floats, snap: Floats, axis: MassAxis) -> Floats:
+    """Return the cell edges of points, on a bin edge where they cannot be told from it."""
     bin_edge = _nearest_bin_edge(edge, axis)
-    noise = 4 * eps * points.mz * axis.slope(points.mz)
-    snap = np.maximum(SNAP * _width(points.position, axis), noise)
-    snap = np.minimum(snap, 0.5 * np.abs(edge - points.position))
-    return np.where(np.abs(edge - bin_edge) <= snap, bin_edge, edge)
+    away = np.abs(edge - bin_edge)
+    return np.where((away <= snap) & (away <= 0.5 * np.abs(edge - position)), bin_edge, edge)
+
+
+def _half_steps(mz: Floats, position: Floats, axis: MassAxis, options: ResampleOptions) -> Floats:
+    """Return half the native step at each point, in positions."""
+    width = _width(position, axis)
+    step = np.maximum(options.spacing.step(mz), 0.0)
+    step = step * axis.slope(np.maximum(mz, step))
+    return 0.5 * np.where(np.abs(step - width) <= options.spacing.tolerance * width, width, step)
 
 
 def _cell_edges(
     points: Points, joined: Mask, axis: MassAxis, options: ResampleOptions, eps: float
 ) -> tuple[Floats, Floats]:
     """Return where the cell of each point begins and ends; two of (n,) float64."""
-    position = points.position
-    width = _width(position, axis)
-    step = np.maximum(options.spacing.step(points.mz), 0.0)
-    step = step * axis.slope(np.maximum(points.mz, step))
-    half = 0.5 * np.where(np.abs(step - width) <= options.spacing.tolerance * width, width, step)
-    left, right = position - half, position + half
-    same = points.owner[1:] == points.owner[:-1]
+    mz, position = points.mz, points.position
+    snap = np.maximum(SNAP * _width(position, axis), 4 * eps * mz * axis.slope(mz))
+    left, right = np.empty(len(mz)), np.empty(len(mz))
     middle = 0.5 * (position[:-1] + position[1:])
-    left[1:] = np.where(same, np.maximum(left[1:], middle), left[1:])
-    right[:-1] = np.where(same, np.minimum(right[:-1], middle), right[:-1])
-    right[:-1][joined] = middle[joined]
-    left, right = _snap(left, points, axis, eps), _snap(right, points, axis, eps)
-    left[1:][joined] = right[:-1][joined]
+    right[:-1] = left[1:] = _snap(middle, position[:-1], snap[:-1], axis)
+    # The first and the last points of runs, and what lies on the other side of the gap.
+    apart = np.flatnonzero(~joined)
+    first, last = np.append(0, apart + 1), np.append(apart, len(mz) - 1)
+    across = points.owner[apart] == points.owner[apart + 1]
+    before = np.append(-np.inf, np.where(across, position[apart], -np.inf))
+    after = np.append(np.where(across, position[apart + 1], np.inf), np.inf)
+    here = position[first]
+    begin = np.maximum(here - _half_steps(mz[first], here, axis, options), 0.5 * (before + here))
+    left[first] = _snap(begin, here, snap[first], axis)
+    here = position[last]
+    end = np.minimum(here + _half_steps(mz[last], here, axis, options), 0.5 * (here + after))
+    right[last] = _snap(end, here, snap[last], axis)
     return left, right
 
 
 def _edge_slopes(width: Floats, secant: Floats, joined: Mask) -> tuple[Floats, Floats]:
     """Return the slope of F at the left and right end of each cell; two of (n,) float64."""
     between = np.zeros(len(width) + 1)
-    at = np.flatnonzero(joined & (secant[1:] > 0) & (secant[:-1] > 0))
-    h0, h1, d0, d1 = width[at], width[at + 1], secant[at], secant[at + 1]
-    between[at + 1] = _harmonic(h0, h1, d0, d1)
+    filled = secant > 0
+    with np.errstate(divide="ignore", invalid="ignore"):  # where a side is flat, not asked for
+        mean = _harmonic(width[:-1], width[1:], secant[:-1], secant[1:])
+    between[1:-1] = np.where(joined & filled[1:] & filled[:-1], mean, 0.0)
     return between[:-1], between[1:]
 
 
@@ -189,7 +209,8 @@ def _gain(t: Floats, s: Floats, a: Floats | None = None, b: Floats | None = None
 
 def _inverse(width: Floats) -> Floats:
     """Return 1 / width, 0 where there is no width."""
-    return np.divide(1.0, width, out=np.zeros_like(width), where=width > NARROWEST)
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.where(width > NARROWEST, 1 / width, 0.0)
 
 
 def _bins_of_cells(
@@ -212,49 +233,72 @@ def _bins_of_cells(
     return np.where(narrow, held, first), np.where(narrow, held, last)
 
 
-def count_parts(points: Points, axis: MassAxis, options: ResampleOptions, eps: float) -> Parts:
+def count_parts(
+    points: Points, axis: MassAxis, options: ResampleOptions, eps: float, n_spectra: int
+) -> Parts:
     """Return what every non-empty cell gives to every bin it lies in."""
     points = _near_counts(points)
+    if not len(points.owner):
+        return Parts(np.zeros(n_spectra + 1, np.int64), points.owner, points.count, distinct=True)
     joined = _joined(points, options)
     left, right = _cell_edges(points, joined, axis, options, eps)
     width = right - left
     inverse = _inverse(width)
     secant = points.count * inverse
+    curve: tuple[Floats, ...] = (left, secant)
+    if options.method != "linear":
+        curve = left, *_coefficients(inverse, secant, *_edge_slopes(width, secant, joined))
     filled = points.count > 0
-    if options.method == "linear":
-        columns: tuple[Floats, ...] = (left, secant)
-    else:
-        columns = left, *_coefficients(inverse, secant, *_edge_slopes(width, secant, joined))
-    columns = tuple(column[filled] for column in columns)
-    points, left, right = points.take(filled), left[filled], right[filled]
-    first, last = _bins_of_cells(left, right, points.position, axis)
-    owner, index, inner = _expand(points.owner, first, last)
-    n_inner = last - first
-    edge = axis.edges[index[inner] + 1] if axis.is_listed else index[inner] + 1.0
-    begin, *curve = (np.repeat(column, n_inner) for column in columns)
+    if not filled.all():
+        points, right = points.take(filled), right[filled]
+        curve = tuple(column[filled] for column in curve)
+    first, last = _bins_of_cells(curve[0], right, points.position, axis)
+    cell, index, begin = _expand(first, last)
+    edge = axis.edges[np.clip(index + 1, 0, axis.n_bins)] if axis.is_listed else index + 1.0
+    at, *rest = (column[cell] for column in curve)
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond the ends of narrow cells
+        given = _gain(edge - at, *rest)
     # What a cell gave up to the end of each part; all of it at its own end.
-    given = np.empty(len(index))
-    given[~inner] = points.count
-    given[inner] = _gain(edge - begin, *curve)
-    value = given.copy()
-    value[1:][inner[:-1]] -= given[:-1][inner[:-1]]
-    return Parts(owner, index, np.maximum(value, 0.0, out=value))
+    given[begin + last - first] = points.count
+    value = np.empty_like(given)
+    value[1:] = given[1:] - given[:-1]
+    value[begin] = given[begin]
+    np.maximum(value, 0.0, out=value)
+    bounds = np.append(begin, len(index))[bounds_of(points.owner, n_spectra)]
+    distinct = _add_to_the_part_before(value, points.owner, first, last, begin)
+    return Parts(bounds, index, value, distinct)
 
 
-def _expand(owner: Ints, first: Ints, last: Ints) -> tuple[Ints, Ints, Mask]:
-    """Return the owner and the bin of every part, and whether more of its cell follow.
+def _add_to_the_part_before(
+    value: Floats, owner: Ints, first: Ints, last: Ints, begin: Ints
+) -> bool:
+    """Add the first part of each cell to the last of the cell before, where they share a bin.
+
+    Nothing is done where that would be too simple, a bin having parts of more than two cells;
+    returns whether it was done.
+    """
+    shared = np.flatnonzero((first[1:] == last[:-1]) & (owner[1:] == owner[:-1])) + 1
+    alone = first[shared] == last[shared]
+    if (alone[:-1] & (shared[1:] == shared[:-1] + 1)).any():
+        return False
+    at = begin[shared]
+    value[at - 1] += value[at]
+    value[at] = 0.0
+    return True
+
+
+def _expand(first: Ints, last: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return the cell and the bin of every part, and where the parts of each cell begin.
 
     first, last : bins of a cell or interval, which has no part where `last` is below `first`
     """
     n_parts = last - first + 1
-    end = np.cumsum(n_parts)
-    number = np.arange(end[-1] if len(end) else 0)
-    more = np.ones(len(number), bool)
-    more[end[n_parts > 0] - 1] = False
-    return np.repeat(owner, n_parts), number + np.repeat(first - (end - n_parts), n_parts), more
+    begin = np.cumsum(n_parts) - n_parts
+    cell = np.repeat(np.arange(len(first)), n_parts)
+    return cell, np.arange(len(cell)) + (first - begin)[cell], begin
 
 
-def height_parts(points: Points, axis: MassAxis, options: ResampleOptions) -> Parts:
+def height_parts(points: Points, axis: MassAxis, options: ResampleOptions, n_spectra: int) -> Parts:
     """Return the interpolant of every run at every bin centre inside it."""
     mz, count = points.mz, points.count
     joined = _joined(points, options)
@@ -269,15 +313,18 @@ def height_parts(points: Points, axis: MassAxis, options: ResampleOptions) -> Pa
     inverse = _inverse(width)
     secant = rise * inverse
     filled = np.flatnonzero((count > 0) | (rise > 0))
-    at, index, _ = _expand(filled, begin[filled], end[filled] - 1)
+    interval, index, _ = _expand(begin[filled], end[filled] - 1)
+    at = filled[interval]
+    bounds = bounds_of(points.owner[at], n_spectra)
     t = axis.centres[index] - mz[at]
     if options.method == "linear":
-        return Parts(points.owner[at], index, count[at] + _gain(t, secant[at]))
+        return Parts(bounds, index, count[at] + _gain(t, secant[at]), distinct=True)
     slope = _point_slopes(width, secant, joined)
     slope_right = np.zeros(len(mz))
     slope_right[:-1][joined] = slope[1:][joined]
     curve = _coefficients(inverse, secant, slope, slope_right)
-    return Parts(points.owner[at], index, count[at] + _gain(t, *(column[at] for column in curve)))
+    gained = _gain(t, *(column[at] for column in curve))
+    return Parts(bounds, index, count[at] + gained, distinct=True)
 
 
 def _point_slopes(width: Floats, secant: Floats, joined: Mask) -> Floats:

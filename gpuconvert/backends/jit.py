@@ -31,12 +31,14 @@ METHOD_CODES = {"pchip": PCHIP, "linear": LINEAR, "nearest": NEAREST}
 SPARE = 1.05
 """Room for non-zeros beyond what the spectra so far suggest."""
 
-POINT_BYTES = 160
+SCRATCH_BYTES = 136
+POINT_BYTES = 40
 NONZERO_BYTES = 12
 SPECTRUM_BYTES = 64
 FIXED_BYTES = 1 << 16
-"""Memory at the peak of `JitBackend.resample` per point (scratch, were all of one spectrum),
-per non-zero (8, and half as much to spare), per spectrum, and whatever the batch."""
+"""Memory at the peak of `JitBackend.resample`: per point of the largest spectrum; per point (to
+decode dtypes that the kernels do not); per non-zero (8, and half as much to spare); per
+spectrum; and whatever the batch. tests/unit/test_backends.py holds them against tracemalloc."""
 
 
 class JitBackend:
@@ -79,10 +81,11 @@ class JitBackend:
         )
         return CscBlock(filled, indptr, rows, bits.view(np.float32))
 
-    def peak_bytes(self, n_points: int, n_spectra: int, n_nonzeros: int) -> MemoryUse:
+    def peak_bytes(self, n_points: int, n_spectra: int, n_nonzeros: int, largest: int) -> MemoryUse:
         """Return the memory that resampling such a batch takes at its peak."""
         return MemoryUse(
-            POINT_BYTES * n_points
+            SCRATCH_BYTES * largest
+            + POINT_BYTES * n_points
             + NONZERO_BYTES * n_nonzeros
             + SPECTRUM_BYTES * n_spectra
             + FIXED_BYTES

@@ -152,7 +152,7 @@ def test_the_projection_stays_within_the_budget():
 
 
 def test_fewer_workers_come_before_a_refusal():
-    layout, _ = fit_layout(_demand(), workers=8, budget=800 * MIB)
+    layout, _ = fit_layout(_demand(), workers=8, budget=600 * MIB)
     assert 1 <= layout.workers < 8
 
 
