@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuconvert import conversion, inspection
-from gpuconvert.conversion import Summary
 from gpuconvert.errors import SettingsError
 from gpuconvert.finished_store import open_store
 from gpuconvert.inspection import Inspection
@@ -22,6 +21,7 @@ from gpuconvert.settings import (
     parse_range,
 )
 from gpuconvert.stages import Listener, Monitor
+from gpuconvert.summary import Summary
 from gpuconvert.verification import Verification
 from gpuconvert.verification import verify as _verify
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         status,
     )
     from gpuconvert import verification as verifying
+    from gpuconvert.summary import Summary
 else:
 
     def _when_used(name: str) -> ModuleType:
@@ -139,7 +140,7 @@ def _print_json(value: dict[str, Any]) -> None:
     console.say(json.dumps(value, indent=2, default=str).splitlines())
 
 
-def _show(summary: conversion.Summary, *, as_json: bool) -> None:
+def _show(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         _print_json(summary.to_json())
         return
@@ -147,7 +148,7 @@ def _show(summary: conversion.Summary, *, as_json: bool) -> None:
     console.say(console.summary_lines(summary))
 
 
-def _write_quality(path: Path | None, summary: conversion.Summary) -> None:
+def _write_quality(path: Path | None, summary: Summary) -> None:
     if path is not None:
         report.write_report(
             path, summary=summary.to_json(), decision_lines=summary.decision,

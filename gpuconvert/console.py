@@ -12,9 +12,9 @@ from gpuconvert.report import format_bytes, format_count, format_seconds
 from gpuconvert.stages import Listener
 
 if TYPE_CHECKING:
-    from gpuconvert.conversion import Summary
     from gpuconvert.inspection import Inspection
     from gpuconvert.status import Status
+    from gpuconvert.summary import Summary
 
 LABEL = 15
 """Width of the column of labels, in characters."""
