@@ -100,7 +100,8 @@ ends where it stands. Everything on disk appears by rename, so nothing is lost b
 STOPPED = "stopped: run the same command again to continue\n"
 
 
-def _end_now() -> None:
+def _end_now(_number: int = 0, _frame: FrameType | None = None) -> None:
+    """End this process where it stands; also a handler of signals."""
     sys.stderr.write(STOPPED)
     sys.stderr.flush()
     os._exit(Stopped.exit_code)
@@ -108,18 +109,18 @@ def _end_now() -> None:
 
 @contextmanager
 def _stoppable(log_file: Path | None = None) -> Iterator[stages.Monitor]:
-    """Turn SIGINT and SIGTERM into a wish to stop; a second SIGINT ends at once."""
+    """Turn SIGINT and SIGTERM into a wish to stop; a second one ends at once."""
     with ExitStack() as stack:
         timer = threading.Timer(GRACE, _end_now)
         timer.daemon = True
         asked = threading.Event()
 
         def ask(_number: int, _frame: FrameType | None) -> None:
-            if not asked.is_set():
-                asked.set()
-                timer.start()
+            if asked.is_set():
+                _end_now()
+            asked.set()
+            timer.start()
             monitor.stop()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
         log = None
         if log_file is not None:
@@ -341,6 +342,8 @@ def main() -> None:
     """Run the program: `call` in a process of its own, which ends here."""
     # This process is ours: as a library we leave its allocator alone.
     keep_freed_memory()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, _end_now)
     try:
         call(sys.argv[1:])
     except SystemExit as ended:
