@@ -17,6 +17,7 @@ from gpuconvert.settings import (
     Settings,
     parse_bin_width,
     parse_bytes,
+    parse_devices,
     parse_pixel_size,
     parse_range,
 )
@@ -32,6 +33,7 @@ AnyPath = str | os.PathLike[str]
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "memory": parse_bytes,
+    "devices": parse_devices,
     "mz_range": parse_range,
     "bin_width": parse_bin_width,
     "pixel_size": parse_pixel_size,

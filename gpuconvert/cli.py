@@ -88,6 +88,10 @@ Report = Annotated[
 ]
 
 
+Trace = Annotated[
+    Path | None,
+    typer.Option("--trace", metavar="FILE", help="Write what ran when, for ui.perfetto.dev."),
+]
 LogFile = Annotated[
     Path | None,
     typer.Option("--log-file", metavar="FILE", help="Append a line of JSON for all that ends."),
@@ -161,12 +165,13 @@ def _write_quality(path: Path | None, summary: Summary) -> None:
 @takes_settings
 def run(
     source: Input, output: Output, settings: Settings, *, overwrite: Overwrite = False,
-    quality_report: Report = None, log_file: LogFile = None, as_json: Json = False,
+    quality_report: Report = None, trace: Trace = None, log_file: LogFile = None,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Convert INPUT into a store at OUTPUT; continues by itself where it was stopped."""
     if quality_report is not None:
         report.check_report_path(quality_report)
-    with _stoppable(log_file) as monitor:
+    with stages.tracing(trace), _stoppable(log_file) as monitor:
         summary = conversion.run(source, output, settings, overwrite=overwrite, monitor=monitor)
     _write_quality(quality_report, summary)
     _show(summary, as_json=as_json)

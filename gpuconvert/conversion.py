@@ -297,7 +297,7 @@ def run(
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
-        backend, line = choose_backend(settings.backend)
+        backend, line = choose_backend(settings.backend, settings.devices or ())
         with held(space, overwrite=overwrite), checked(reader, settings) as check:
             plan, sample = _prepare(space, reader, settings, backend, monitor)
             job = Job(plan, reader, backend, line, space, monitor, sample, check)
@@ -317,7 +317,7 @@ def make(
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
-        backend, _ = choose_backend(settings.backend)
+        backend, _ = choose_backend(settings.backend, settings.devices or ())
         with held(space, overwrite=overwrite):
             plan, _ = _prepare(space, reader, settings, backend, monitor)
     return space.plan, plan
@@ -351,7 +351,7 @@ def convert_part(
     monitor = monitor or Monitor()
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
-        chosen, line = choose_backend(backend or plan.settings.backend)
+        chosen, line = choose_backend(backend or plan.settings.backend, plan.settings.devices or ())
         job = Job(plan, reader, chosen, line, space, monitor)
         with in_words(space):
             return _attempt(job.work(), index)
@@ -367,7 +367,7 @@ def assemble(
     check_target(space, overwrite=overwrite)
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
-        backend, line = choose_backend(plan.settings.backend)
+        backend, line = choose_backend(plan.settings.backend, plan.settings.devices or ())
         with held(space, overwrite=overwrite), checked(reader, plan.settings) as check:
             job = Job(plan, reader, backend, line, space, monitor, check=check)
             with beating(job):

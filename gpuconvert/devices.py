@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gpuconvert.backends import BACKENDS, PREFERENCE
+from gpuconvert.backends import BACKENDS, ON_DEVICES, PREFERENCE
+from gpuconvert.errors import BackendError
 from gpuconvert.executors import default_workers
 from gpuconvert.memory import available
 
@@ -45,9 +46,11 @@ def _look(name: str) -> Device:
         return Device(name, usable=False, detail="not part of this version; the CPU is used")
     module = BACKENDS[name].partition(":")[0]
     try:
-        importlib.import_module(module)
-    except ImportError as error:
-        return Device(name, usable=False, detail=f"cannot be loaded: {error}")
+        loaded = importlib.import_module(module)
+        if name in ON_DEVICES:
+            return Device(name, usable=True, detail="; ".join(loaded.describe()))
+    except (ImportError, BackendError) as error:
+        return Device(name, usable=False, detail=f"cannot be used: {error}")
     cores = f"{_processor()}, {default_workers()} cores, {available() / 1e9:.1f} GB free"
     libraries = {"numpy": ("numpy",), "cpu": ("numba", "llvmlite")}.get(name, ())
     return Device(name, usable=True, detail=", ".join([cores, *map(_version, libraries)]))

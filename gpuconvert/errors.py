@@ -10,6 +10,7 @@ carries the exit code that the command line returns for it::
     │   ├── SourceMissingError (FileNotFoundError)
     │   └── SourceReadError        1   the input cannot be read just now; what is done is kept
     ├── BackendError     (RuntimeError) 1   an explicitly chosen backend cannot be used
+    │   └── KernelSourceError           1   a kernel of it is missing or does not compile
     ├── PlanError        (ValueError)   1   plan.json or a part does not fit
     │   └── DamagedPartError            1   a finished part is not as it was written
     ├── OutputError      (OSError)      1   the target cannot be written
@@ -58,6 +59,10 @@ class SourceReadError(SourceError):
 
 class BackendError(GpuconvertError, RuntimeError):
     """An explicitly chosen backend cannot be used here, or failed."""
+
+
+class KernelSourceError(BackendError):
+    """A kernel is missing or does not compile: the installation is damaged."""
 
 
 class PlanError(GpuconvertError, ValueError):

@@ -136,7 +136,7 @@ def inspect(source: Path, settings: Settings) -> Inspection:
     """
     reader = open_reader(source, settings)
     try:
-        backend, line = choose_backend(settings.backend)
+        backend, line = choose_backend(settings.backend, settings.devices or ())
         sample = take_sample(reader)
         decision = decide_axis(
             reader, sample, settings, sample_extent(sample), union=lambda: np.unique(

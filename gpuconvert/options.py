@@ -15,6 +15,7 @@ from gpuconvert.settings import (
     Settings,
     parse_bin_width,
     parse_bytes,
+    parse_devices,
     parse_pixel_size,
     parse_range,
 )
@@ -62,6 +63,7 @@ _TABLE: tuple[tuple[str, Any, str, str | None, str], ...] = (
     ("chunk_size", int | None, STORE, "N", "Values in a chunk of the matrix."),
     ("workers", int | None, WORK, "N", "Threads; default: one per core."),
     ("backend", str, WORK, "auto|numpy|cpu|cuda", "Where the arithmetic runs."),
+    ("devices", str | None, WORK, "N,N", "CUDA devices to use; default: all."),
     ("memory", str | None, WORK, "SIZE",
      "Memory that may be used, like 2GiB; default: a quarter of what is free, at most 4 GiB."),
     ("temp_dir", str | None, WORK, "DIR", "Folder for unfinished work; default: beside OUTPUT."),
@@ -79,6 +81,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "mz_range": parse_range,
     "pixel_size": parse_pixel_size,
     "memory": parse_bytes,
+    "devices": parse_devices,
 }
 
 

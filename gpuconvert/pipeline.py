@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from gpuconvert.accumulate import row_sums
 from gpuconvert.backends import Backend
-from gpuconvert.errors import SourceError
+from gpuconvert.errors import BackendError, SourceError
 from gpuconvert.parts import PartSummary, read_summary, write_part
 from gpuconvert.pixels import merge_rows
 from gpuconvert.plan import SLOTS, Partition, Plan
@@ -39,7 +40,7 @@ class Work:
 
 
 def read_ahead(
-    reader: Reader, ranges: list[tuple[int, int]], monitor: Monitor
+    reader: Reader, ranges: list[tuple[int, int]], backend: Backend, monitor: Monitor
 ) -> Iterator[RawBatch]:
     """Yield the spectra of each range, read by a thread into a ring of buffers.
 
@@ -48,7 +49,7 @@ def read_ahead(
     free: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     ready: queue.SimpleQueue[tuple[int, RawBatch] | BaseException | None] = queue.SimpleQueue()
     needed = max(reader.batch_bytes(first, last) for first, last in ranges)
-    slots = [np.empty(max(needed, 1), np.uint8) for _ in range(min(SLOTS, len(ranges)))]
+    slots = [backend.buffer(max(needed, 1)) for _ in range(min(SLOTS, len(ranges)))]
     for slot in range(len(slots)):
         free.put(slot)
 
@@ -141,10 +142,19 @@ def _part_arrays(work: Work, block: CsrBlock) -> dict[str, NDArray[Any]]:
 def _batches_with_rows(work: Work, partition: Partition) -> Iterator[RawBatch]:
     slot_bytes, sizes = work.plan.layout.slot_bytes, work.reader.acquisition.raw_bytes
     ranges = list(cut_batches(work.reader, partition.first, partition.last, slot_bytes))
-    for batch in read_ahead(work.reader, ranges, work.monitor):
+    for batch in read_ahead(work.reader, ranges, work.backend, work.monitor):
         work.monitor.check()
         yield batch
         work.monitor.advance(int(sizes[batch.rows].sum()), len(batch.rows))
+
+
+@contextmanager
+def _of_partition(index: int) -> Iterator[None]:
+    """Say to which partition a failure of the backend belongs."""
+    try:
+        yield
+    except BackendError as error:
+        raise BackendError(f"partition {index}: {error}") from error
 
 
 def convert_partition(work: Work, index: int) -> PartSummary:
@@ -158,7 +168,7 @@ def convert_partition(work: Work, index: int) -> PartSummary:
     blocks: list[CsrBlock] = []
     points = dropped = resorted = 0
     for batch in _batches_with_rows(work, partition):
-        with work.monitor.timed("resample"):
+        with _of_partition(index), work.monitor.timed("resample"):
             block, repairs = _resample(work, batch)
         points += int(batch.n_points.sum())
         dropped += repairs.dropped
@@ -170,7 +180,8 @@ def convert_partition(work: Work, index: int) -> PartSummary:
         index, int(block.rows[0]) - first_row, int(block.rows[-1]) + 1 - first_row,
         len(block.data), partition.last - partition.first, points, dropped, resorted,
     )  # fmt: skip
-    arrays = _part_arrays(work, block)
+    with _of_partition(index):
+        arrays = _part_arrays(work, block)
     work.reader.check_unchanged()
     with work.monitor.timed("write part"):
         write_part(work.parts, fingerprint, summary, arrays, durable=plan.settings.durable)

@@ -193,11 +193,12 @@ def measure_demand(
     nonzeros = 1 + min(int(points * density), int(bounds.sum()))
     most = int(acquisition.n_points.max(initial=0))
     batch = backend.peak_bytes(points, min(spectra, len(rows)), nonzeros, most).host
-    planes = np.bincount(acquisition.z) if len(rows) else np.zeros(1, np.int64)
+    # Not by bincount: z may be any number.
+    planes = np.unique(acquisition.z, return_counts=True)[1]
     return Demand(
         n_spectra=acquisition.n_spectra,
         n_bins=axis.n_bins,
-        most_rows=int(planes.max()),
+        most_rows=int(planes.max(initial=0)),
         slot_bytes=slot,
         batch_bytes=batch,
         largest_nonzeros=int(bounds.max(initial=1)),

@@ -59,6 +59,7 @@ class Settings:
     preset : what the three above default to
     workers : threads that convert, or None for one per core
     backend : where the arithmetic runs
+    devices : numbers of the CUDA devices to use, or None for all
     memory : bytes that may be used, or None for the documented default
     temp_dir : folder for the parts, or None for beside the output
     ibd : the binary file of an imzML, or None to look for it
@@ -90,6 +91,7 @@ class Settings:
     preset: Preset = "balanced"
     workers: int | None = None
     backend: BackendName = "auto"
+    devices: tuple[int, ...] | None = None
     memory: int | None = None
     temp_dir: str | None = None
     ibd: str | None = None
@@ -125,7 +127,7 @@ class Settings:
     def from_json(cls, value: dict[str, Any]) -> Settings:
         """Return the settings that `to_json` wrote."""
         known = {item.name for item in fields(cls)}
-        pairs = {"bin_width", "mz_range", "pixel_size"}
+        pairs = {"bin_width", "mz_range", "pixel_size", "devices"}
         kept: dict[str, Any] = {
             name: tuple(entry) if name in pairs and entry is not None else entry
             for name, entry in value.items()
@@ -198,6 +200,16 @@ def _check_numbers(settings: Settings) -> None:
         _at_least("--chunk-size", settings.chunk_size, 1024)
     if settings.memory is not None:
         _at_least("--memory", settings.memory, 1)
+    if settings.devices is not None and (
+        not settings.devices or min(settings.devices) < 0 or _repeats(settings.devices)
+    ):
+        raise SettingsError(
+            f"--devices must be different numbers from 0, got {list(settings.devices)}"
+        )
+
+
+def _repeats(numbers: tuple[int, ...]) -> bool:
+    return len(set(numbers)) < len(numbers)
 
 
 def _above(name: str, value: float, unit: str) -> None:
@@ -233,6 +245,14 @@ def parse_range(text: str) -> tuple[float, float]:
 def parse_bin_width(text: str) -> tuple[float, float]:
     """Return a width such as ``"0.005@400"`` as (width, at m/z), both in Th."""
     return _pair("--bin-width", text, "@", "0.005@400")
+
+
+def parse_devices(text: str) -> tuple[int, ...]:
+    """Return numbers of devices such as ``"0,1"``."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise SettingsError(f"--devices {text!r} is not clear; write it like 0,1") from error
 
 
 def parse_pixel_size(text: str) -> tuple[float, float]:

@@ -1,24 +1,96 @@
 """What a run is doing: named stages with their times, progress, and the wish to stop.
 
 One `Monitor` goes through a run. Stages are NVTX ranges too, so a profiler shows
-the same names.
+the same names, and so does a trace written by `tracing`, without any profiler.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import nvtx
 
-from gpuconvert.errors import Stopped
+from gpuconvert.errors import OutputError, Stopped
 
 DOMAIN = "gpuconvert"
+
+Event = tuple[str, int, str, int, int]
+"""Stage, number and name of the thread, begin and duration in nanoseconds."""
+
+_recorders: list[list[Event]] = []
+"""Where `span` writes; empty unless a trace is being made."""
+
+
+@contextmanager
+def span(stage: str) -> Iterator[None]:
+    """Name what the block does: an NVTX range, and an event of every trace being made."""
+    with nvtx.annotate(stage, domain=DOMAIN):
+        if not _recorders:
+            yield
+            return
+        begun = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            thread = threading.current_thread()
+            took = time.perf_counter_ns() - begun
+            event = (stage, threading.get_native_id(), thread.name, begun, took)
+            for events in _recorders:
+                events.append(event)
+
+
+@contextmanager
+def tracing(path: Path | None) -> Iterator[None]:
+    """Write what the block did to `path`, as JSON for Perfetto or chrome://tracing.
+
+    Written however the block ends; nothing is recorded where `path` is None.
+
+    Raises
+    ------
+    OutputError
+        Where the file cannot be written; before the block, if that can be known.
+    """
+    if path is None:
+        yield
+        return
+    _write_trace(path, [])
+    events: list[Event] = []
+    _recorders.append(events)
+    try:
+        yield
+    finally:
+        _recorders[:] = [other for other in _recorders if other is not events]
+        _write_trace(path, events)
+
+
+def _write_trace(path: Path, events: list[Event]) -> None:
+    process = os.getpid()
+    threads = {thread: name for _, thread, name, _, _ in events}
+    entries: list[dict[str, object]] = [
+        {"name": "thread_name", "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
+        for thread, name in threads.items()
+    ]
+    # Microseconds, as the format asks.
+    entries += [
+        {"name": stage, "cat": DOMAIN, "ph": "X", "pid": process, "tid": thread,
+         "ts": begun / 1000, "dur": took / 1000}
+        for stage, thread, _, begun, took in events
+    ]  # fmt: skip
+    try:
+        path.write_text(json.dumps({"traceEvents": entries, "displayTimeUnit": "ms"}))
+    except OSError as error:
+        raise OutputError(
+            error.errno, f"trace {path} cannot be written: {error.strerror}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +150,7 @@ class Monitor:
         """Add the wall time of the block to `stage`; threads add up."""
         begun = time.perf_counter()
         try:
-            with nvtx.annotate(stage, domain=DOMAIN):
+            with span(stage):
                 yield
         finally:
             with self._lock:

@@ -1,4 +1,4 @@
-"""Backends: where the arithmetic runs, behind three verbs.
+"""Backends: where the arithmetic runs, behind few verbs.
 
 Every backend gives the numbers that `gpuconvert.resampling` defines. Nothing
 outside this package knows which one is in use.
@@ -7,16 +7,20 @@ outside this package knows which one is in use.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Protocol
 
-from gpuconvert.errors import BackendError
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuconvert.errors import BackendError, SettingsError
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch
 
 
 class Backend(Protocol):
-    """The three verbs; safe to use from several threads at once."""
+    """The verbs; safe to use from several threads at once."""
 
     name: str
 
@@ -38,49 +42,72 @@ class Backend(Protocol):
         """
         ...
 
+    def buffer(self, n_bytes: int) -> NDArray[np.uint8]:
+        """Return a buffer that the bytes of batches are best read into; (n_bytes,) uint8."""
+        ...
+
 
 BACKENDS: dict[str, str] = {
     "numpy": "gpuconvert.backends.host:HostBackend",
     "cpu": "gpuconvert.backends.jit:JitBackend",
+    "cuda": "gpuconvert.backends.device:DeviceBackend",
 }
 """Backend class by name on the command line; loaded when first needed."""
 
 PREFERENCE = ("cuda", "cpu", "numpy")
 
 
-def _load(name: str) -> Backend:
+ON_DEVICES = frozenset({"cuda"})
+"""Backends that run on devices, and take their numbers."""
+
+
+def _load(name: str, devices: Sequence[int]) -> Backend:
     module, _, attribute = BACKENDS[name].partition(":")
-    backend: Backend = getattr(importlib.import_module(module), attribute)()
+    kind = getattr(importlib.import_module(module), attribute)
+    backend: Backend = kind(devices) if name in ON_DEVICES else kind()
     return backend
 
 
-def choose_backend(name: str) -> tuple[Backend, str]:
+def choose_backend(name: str, devices: Sequence[int] = ()) -> tuple[Backend, str]:
     """Return the backend called `name`, and one line that says which and why.
 
-    ``"auto"`` takes the first of cuda, cpu, numpy that answers. A name never falls back.
+    ``"auto"`` takes the first of cuda, cpu, numpy that answers. A name never falls back,
+    nor do numbers of devices.
+
+    Parameters
+    ----------
+    name
+        ``"auto"`` or a name in BACKENDS.
+    devices
+        Numbers of the devices to use; all where there is none.
 
     Raises
     ------
+    SettingsError
+        Where devices are given to a backend that has none.
     BackendError
         Where the backend that was asked for does not exist or does not answer.
     """
+    if devices and name == "auto":
+        name = "cuda"
     if name != "auto":
         if name not in BACKENDS:
             raise BackendError(
                 f"backend {name!r} is not part of this version; available: {', '.join(BACKENDS)}"
             )
+        if devices and name not in ON_DEVICES:
+            raise SettingsError(f"--devices names CUDA devices, but backend {name} uses none")
         try:
-            return _load(name), f"backend {name}: asked for"
-        except ImportError as error:
+            return _load(name, devices), f"backend {name}: asked for"
+        except (ImportError, BackendError) as error:
             raise BackendError(f"backend {name} cannot be used here: {error}") from error
     refused: list[str] = []
     for candidate in PREFERENCE:
-        if candidate not in BACKENDS:
-            refused.append(f"{candidate} is not part of this version")
-            continue
         try:
             reasons = "; ".join(refused)
-            return _load(candidate), f"backend {candidate}" + (f" ({reasons})" if reasons else "")
-        except ImportError as error:
+            return _load(candidate, ()), f"backend {candidate}" + (
+                f" ({reasons})" if reasons else ""
+            )
+        except (ImportError, BackendError) as error:
             refused.append(f"{candidate}: {error}")
     raise BackendError(f"no backend answers: {'; '.join(refused)}")

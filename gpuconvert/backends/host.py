@@ -59,7 +59,7 @@ class HostBackend:
             mz = decode(select(batch, np.zeros(1, np.int64))).mz
             shared = axis.position(np.clip(mz, 0.0, MAX_MZ))
         slices = _slices(batch.n_points)
-        return _concatenate(
+        return join_blocks(
             [_resample(select(batch, part), axis, options, shared) for part in slices], batch.rows
         )
 
@@ -83,6 +83,10 @@ class HostBackend:
             + FIXED_BYTES
         )
 
+    def buffer(self, n_bytes: int) -> NDArray[np.uint8]:
+        """Return a buffer that the bytes of batches are best read into."""
+        return np.empty(n_bytes, np.uint8)
+
 
 def _slices(n_points: Ints) -> list[Ints]:
     """Return consecutive spectra in slices of about SLICE_POINTS points."""
@@ -90,8 +94,8 @@ def _slices(n_points: Ints) -> list[Ints]:
     return np.split(np.arange(len(n_points)), np.flatnonzero(np.diff(number)) + 1)
 
 
-def _concatenate(blocks: list[CsrBlock], rows: Ints) -> CsrBlock:
-    """Return consecutive blocks as one."""
+def join_blocks(blocks: list[CsrBlock], rows: Ints) -> CsrBlock:
+    """Return consecutive blocks as one; (n_rows,) int64 are the output rows of all."""
     indptr = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(np.concatenate([np.diff(block.indptr) for block in blocks]), out=indptr[1:])
     columns = ("indices", "data", "tic", "outside", "faults")

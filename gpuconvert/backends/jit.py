@@ -91,6 +91,10 @@ class JitBackend:
             + FIXED_BYTES
         )
 
+    def buffer(self, n_bytes: int) -> NDArray[np.uint8]:
+        """Return a buffer that the bytes of batches are best read into."""
+        return np.empty(n_bytes, np.uint8)
+
 
 def _lengthen(values: NDArray[Any], size: int, room: int) -> NDArray[Any]:
     """Return an array of `room` values that begins with the first `size`; the rest is not set."""

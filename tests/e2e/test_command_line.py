@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpuconvert import cli
+from gpuconvert.errors import BackendError
 from tests.e2e.data import pixels, store_bytes, write_centroid, write_profile
 from tests.imzml_writer import write_imzml
 
@@ -125,11 +126,15 @@ def test_an_existing_output_is_an_error(tmp_path, capsys):
     assert call(capsys, "run", source, tmp_path / "o.zarr", "--overwrite")[0] == 0
 
 
-def test_a_backend_that_is_not_there_does_not_fall_back(tmp_path, capsys):
+def test_a_backend_that_is_not_there_does_not_fall_back(tmp_path, capsys, monkeypatch):
+    def missing():
+        raise BackendError("no NVIDIA driver is loaded")
+
+    monkeypatch.setattr("gpuconvert.backends.device._library", missing)
     source = write_centroid(tmp_path)
     code, _, err = call(capsys, "run", source, tmp_path / "o.zarr", "--backend", "cuda")
     assert code == 1
-    assert "backend 'cuda' is not part of this version; available: numpy, cpu" in err
+    assert "backend cuda cannot be used here: no NVIDIA driver is loaded" in err
     assert not list(tmp_path.glob("o.zarr*"))
 
 
@@ -142,6 +147,20 @@ def test_devices_and_version_are_shown(capsys):
     assert {item["backend"] for item in json.loads(out)["backends"]} == {"numpy", "cpu", "cuda"}
     code, out, _ = call(capsys, "--version")
     assert out.startswith("gpuconvert ")
+
+
+def test_a_trace_shows_the_stages_of_a_run(tmp_path, capsys):
+    source = write_centroid(tmp_path)
+    trace = tmp_path / "trace.json"
+    code, _, _ = call(capsys, "run", source, tmp_path / "o.zarr", "--trace", trace)
+    assert code == 0
+    entries = json.loads(trace.read_text())["traceEvents"]
+    names = {entry["name"] for entry in entries if entry["ph"] == "X"}
+    assert {"read", "resample", "by_bin", "write part", "assemble"} <= names
+    code, _, err = call(capsys, "run", source, tmp_path / "p.zarr", "--trace", tmp_path)
+    assert code == 1
+    assert f"trace {tmp_path} cannot be written: Is a directory" in err
+    assert not list(tmp_path.glob("p.zarr*"))
 
 
 def test_warnings_go_to_stderr(tmp_path, capsys):

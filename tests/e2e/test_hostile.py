@@ -177,6 +177,19 @@ def test_what_is_refused_takes_no_memory(tmp_path, make):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_plane_far_away_takes_no_memory_for_those_between(tmp_path, capsys):
+    document = _document()
+    document.spectra[4].scan.append(cv("IMS:1000052", "position z", 10**9))
+    source = document.write(tmp_path)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    code, _, err = call(capsys, "run", source, tmp_path / "o.zarr", "--memory", "1GiB")
+    assert code == 0, err
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 2**20
+    assert (tmp_path / "o.zarr/tables/msi_z0/X").is_dir()
+    assert len(list((tmp_path / "o.zarr/tables").glob("msi_z*"))) == 2
+    assert call(capsys, "verify", tmp_path / "o.zarr", source)[0] == 0
+
+
 def _gz(tmp_path, body):
     source = tmp_path / "test.imzML.gz"
     with gzip.open(source, "wb", compresslevel=1) as stream:

@@ -120,6 +120,51 @@ def test_decisions_fall_as_in_the_reference(backend, law, method, quantity, dtyp
             assert_agrees(backend, block, index, spectrum, axis, expected)
 
 
+def assert_all_agree(backend, batch, axis, options):
+    """Hold every row of a batch against the reference."""
+    block = backend.resample(batch, axis, options)
+    decoded = decode(batch)
+    for index in range(len(batch.rows)):
+        part = slice(decoded.indptr[index], decoded.indptr[index + 1])
+        spectrum = decoded.mz[part], decoded.intensity[part]
+        expected = resample_spectrum(*spectrum, axis, options, batch.mz_dtype)
+        assert_agrees(backend, block, index, spectrum, axis, expected)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_heights_agree_where_points_lie_on_centres(backend, data):
+    # A centre at the point that ends one interval and begins the next is in one of them only.
+    axis = data.draw(axes())
+    mz = data.draw(st.lists(st.sampled_from([*axis.centres, *axis.edges]), max_size=12))
+    mz = np.maximum(np.sort(np.array(mz, np.float64)), 0.0)
+    counts = data.draw(st.lists(st.integers(0, 5).map(float), min_size=len(mz), max_size=len(mz)))
+    method = data.draw(st.sampled_from(["pchip", "linear"]))
+    gap = data.draw(st.sampled_from([1.5, float("inf")]))
+    spacing = SpacingModel(data.draw(st.sampled_from([0.125, 1.0])))
+    chosen = ResampleOptions(method, "height", gap=gap, spacing=spacing)
+    assert_all_agree(backend, pack([(mz, np.array(counts))]), axis, chosen)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_the_smallest_masses_and_the_ends_of_the_axis_agree(backend, data):
+    # Where the native step is longer than the m/z, and where cells have no width.
+    law = data.draw(st.sampled_from([*LAWS, "listed"]))
+    n_bins = data.draw(st.sampled_from([1, 3, 8]))
+    axis = make_axis("constant" if law == "listed" else law, n_bins, 0.5, 4.5)
+    if law == "listed":
+        axis = of_centres(axis.centres)
+    some = st.one_of(st.sampled_from([0.0, 1e-3, 0.25, axis.low, axis.high]), st.floats(0, 6))
+    mz = np.sort(np.array(data.draw(st.lists(some, max_size=5)), np.float64))
+    step = data.draw(st.sampled_from([0.0, 0.5, 3.0]))
+    chosen = ResampleOptions(
+        data.draw(st.sampled_from(["pchip", "linear", "nearest"])),
+        spacing=SpacingModel(step, tolerance=0.0),
+    )
+    assert_all_agree(backend, pack([(mz, np.ones(len(mz)))]), axis, chosen)
+
+
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_bins_ascend_and_values_pass_the_threshold(backend, data):

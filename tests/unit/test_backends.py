@@ -189,6 +189,16 @@ def test_the_nearest_bin_is_found_next_to_where_it_changes(backend, law, n_bins)
     np.testing.assert_array_equal(block.data, counts)
 
 
+def test_neighbours_are_judged_by_the_native_step_at_the_second(backend):
+    # The step is m/100: the points are 1.51 apart, 1.5 steps at the first are 1.5 and at the
+    # second 1.523. So the cell of the second begins half-way, at m/z 100.755.
+    options = ResampleOptions("linear", spacing=SpacingModel(0.0, 0.01, tolerance=0.0))
+    block = backend.resample(
+        pack([spectrum([100.0, 101.51], [0, 6])]), make_axis("constant", 300), options
+    )
+    assert block.indices[0] == 7
+
+
 def test_rows_are_those_of_the_batch(backend):
     pairs = [spectrum([100.5 + k], [k + 1]) for k in range(4)]
     rows = np.array([5, 9, 9, 1_000_000], np.int64)

@@ -6,6 +6,7 @@ from gpuconvert.settings import (
     Settings,
     parse_bin_width,
     parse_bytes,
+    parse_devices,
     parse_pixel_size,
     parse_range,
 )
@@ -28,6 +29,13 @@ def test_where_the_work_is_done_does_not_decide_the_numbers():
     here = Settings(workers=1, memory=2**30, backend="numpy", temp_dir="a")
     there = Settings(workers=8, memory=2**33, backend="cpu", temp_dir="b")
     assert here.conversion() == there.conversion()
+
+
+def test_numbers_of_devices_are_read_and_kept():
+    assert parse_devices("0,3") == (0, 3)
+    settings = Settings(devices=(0, 3))
+    assert Settings.from_json(settings.to_json()) == settings
+    assert settings.conversion() == Settings().conversion()
 
 
 def test_what_decides_the_numbers_shows():
@@ -57,6 +65,9 @@ def test_what_decides_the_numbers_shows():
         ({"chunk_size": 1}, "--chunk-size must be at least 1024, got 1"),
         ({"max_bins": 0}, "--max-bins must be at least 1, got 0"),
         ({"memory": 0}, "--memory must be at least 1, got 0"),
+        ({"devices": ()}, r"--devices must be different numbers from 0, got \[\]"),
+        ({"devices": (1, 1)}, r"--devices must be different numbers from 0, got \[1, 1\]"),
+        ({"devices": (0, -1)}, r"--devices must be different numbers from 0, got \[0, -1\]"),
         ({"id": "a/b"}, "--id 'a/b' names elements of a store"),
     ],
 )
@@ -89,6 +100,7 @@ def test_ranges_widths_and_pixel_sizes_are_read():
         (parse_range, "100-1000", "--mz-range '100-1000' is not clear; write it like 100:1000"),
         (parse_range, "a:b", "--mz-range 'a:b' is not clear"),
         (parse_bin_width, "0.005", "write it like 0.005@400"),
+        (parse_devices, "0;1", "--devices '0;1' is not clear; write it like 0,1"),
         (parse_pixel_size, "10um", "--pixel-size '10um' is not clear"),
     ],
 )

@@ -1,0 +1,193 @@
+"""What only a device can show: ``pytest -m gpu``. The tests of all backends run on it as well."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpuconvert.backends import choose_backend
+from gpuconvert.backends.device import DeviceBackend
+from gpuconvert.backends.host import HostBackend
+from gpuconvert.backends.kernel_source import cubin_path, file_of_kernel
+from gpuconvert.backends.launches import halve_image, strip_zero_runs
+from gpuconvert.errors import BackendError
+from gpuconvert.resampling import ResampleOptions
+from gpuconvert.spectra import CsrBlock
+from tests.e2e.data import matrix_bytes, pixels, write_profile
+from tests.kernels.slow import half, null_mask, strip
+from tests.strategies import make_axis, pack
+from tests.unit.test_backends import blocks_are_equal, peaks, step_of
+
+pytestmark = pytest.mark.gpu
+
+ROOT = Path(__file__).parents[2]
+AXIS = make_axis("linear-tof", 20_000)
+OPTIONS = ResampleOptions("pchip", spacing=step_of())
+
+
+@pytest.fixture(scope="module")
+def library():
+    """The module that talks to CuPy, where a device answers."""
+    try:
+        choose_backend("cuda")
+    except BackendError as error:
+        pytest.skip(str(error))
+    return sys.modules["gpuconvert.backends.cupy_slots"]
+
+
+@pytest.fixture
+def slot(library):
+    return library.open_slots((0,))[0]
+
+
+def test_kernels_compile_in_seconds_and_load_at_once(library, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUCONVERT_CACHE_DIR", str(tmp_path))
+    arch = library.CudaDevice(0).arch
+    seconds = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        for file in sorted(set(file_of_kernel().values())):
+            cubin_path(file, arch)
+        seconds.append(time.perf_counter() - begun)
+    assert seconds[0] < 10
+    assert seconds[1] < 0.1
+
+
+def test_zero_runs_and_images_are_those_of_the_slow_versions(slot):
+    random = np.random.default_rng(4)
+    spectra = [random.choice([0.0, 0.0, 0.0, -0.0, 5e-324, 2.0], n) for n in (0, 1, 7, 900, 40)]
+    offset = np.cumsum([0, *map(len, spectra)]).astype(np.int64)
+    with slot.running():
+        places, null, indptr = strip_zero_runs(slot, np.concatenate(spectra), offset)
+        image = random.integers(0, 2**16, (2, 33, 21)).astype(np.uint16)
+        halved = halve_image(slot, image)
+    for s, spectrum in enumerate(spectra):
+        kept = strip(spectrum.tolist())
+        part = slice(indptr[s], indptr[s + 1])
+        assert (places[part] - offset[s]).tolist() == kept
+        assert null[part].tolist() == null_mask([spectrum[i] for i in kept])
+    assert halved.tolist() == [half(channel.tolist()) for channel in image]
+
+
+def test_a_device_with_little_memory_left_gives_the_same(library):
+    batch = pack(peaks(3, 40, 3000))
+    wanted = HostBackend().resample(batch, AXIS, OPTIONS)
+    slot = library.open_slots((0,))[0]
+    slot.room = 2_000_000
+    found = DeviceBackend(slots=[slot]).resample(batch, AXIS, OPTIONS)
+    assert blocks_are_equal(found, wanted)
+    # Room that the device does not have: its own refusal is answered with halves.
+    free, _ = library.CudaDevice(0).memory()
+    taken = library.cp.empty(max(free - (8 << 20), 1), np.uint8)
+    greedy = library.open_slots((0,))[0]
+    greedy.room = 2**60
+    try:
+        large = pack(peaks(3, 300, 3000))
+        with pytest.raises(BackendError, match="has too little memory for rows 0 to 299"):
+            DeviceBackend(slots=[greedy]).resample(large, AXIS, OPTIONS)
+    finally:
+        del taken
+        greedy.release()
+    found = DeviceBackend(slots=[greedy]).resample(large, AXIS, OPTIONS)
+    assert blocks_are_equal(found, HostBackend().resample(large, AXIS, OPTIONS))
+
+
+@pytest.mark.slow
+def test_more_values_than_32_bits_count_are_sorted(library):
+    # 2^31 + 2^20 values in 4 rows would need distinct bins: 70,000 rows of every 30th bin do.
+    n_bins, n_rows = 1_000_000, 70_000
+    per_row = -(-(2**31 + 2**20) // n_rows)
+    row = np.arange(per_row, dtype=np.int32) * (n_bins // per_row)
+    free, _ = library.CudaDevice(0).memory()
+    if free < 110e9:
+        pytest.skip(f"needs 110 GB of device memory, {free / 1e9:.0f} GB are free")
+    total = per_row * n_rows
+    none = np.zeros(n_rows)
+    block = CsrBlock(
+        np.arange(n_rows), np.arange(n_rows + 1, dtype=np.int64) * per_row, np.tile(row, n_rows),
+        np.ones(total, np.float32), none, none, none.astype(np.uint8),
+    )  # fmt: skip
+    slot = library.open_slots((0,))[0]
+    slot.room = int(free * 0.95)
+    found = DeviceBackend(slots=[slot]).by_bin(block, n_bins)
+    assert found.bins.tolist() == row.tolist()
+    assert found.indptr[-1] == total > 2**31
+    assert (np.diff(found.indptr) == n_rows).all()
+    for k in (0, per_row // 2, per_row - 1):
+        part = slice(found.indptr[k], found.indptr[k + 1])
+        assert np.array_equal(found.rows[part], np.arange(n_rows))
+
+
+SANITIZED = """
+import numpy as np
+from gpuconvert.backends.device import DeviceBackend
+from gpuconvert.resampling import ResampleOptions
+from tests.strategies import make_axis, pack
+from tests.unit.test_backends import METHODS, peaks, step_of
+backend = DeviceBackend((0,))
+for method, quantity in METHODS:
+    for law in ("linear-tof", "tof"):
+        axis = make_axis(law, 900)
+        options = ResampleOptions(method, quantity, spacing=step_of())
+        for seed, n in enumerate((40, 3, 300, 7)):
+            batch = pack(peaks(seed, 3, n), "<f8", "<f4", gaps=[1, 2, 3])
+            backend.by_bin(backend.resample(batch, axis, options), 900)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["memcheck", "initcheck"])
+def test_the_sanitizer_of_cuda_finds_nothing(library, tool):
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        pytest.skip("compute-sanitizer is not installed")
+    done = subprocess.run(
+        [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", SANITIZED],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+# After so many launches a kernel is given memory that is not there: the device is lost to
+# this process, as after any error of its own.
+LOST = """
+import sys
+import numpy as np
+from gpuconvert import cli, plan
+from gpuconvert.backends import cupy_slots
+plan.PART_NONZEROS = 100
+launch, left = cupy_slots.CudaSlot.launch, [60]
+def failing(self, kernel, n_threads, *arguments):
+    left[0] -= 1
+    if left[0] == 0:
+        nowhere = cupy_slots.cp.cuda.UnownedMemory(8, 1 << 30, None, 0)
+        pointer = cupy_slots.cp.cuda.MemoryPointer(nowhere, 0)
+        key = cupy_slots.cp.ndarray((1 << 20,), np.uint64, memptr=pointer)
+        indices = self.empty("indices", 1 << 20, np.int32)
+        launch(self, "bin_keys", 1 << 20, indices, np.int64(1 << 20), np.int32(20), key)
+    launch(self, kernel, n_threads, *arguments)
+cupy_slots.CudaSlot.launch = failing
+cli.main(sys.argv[1:])
+"""
+
+
+def test_a_device_lost_in_the_middle_leaves_a_job_that_continues(library, tmp_path):
+    source = write_profile(tmp_path, places=pixels(6, 4))
+    options = ["--axis", "linear-tof", "--bins", "3000", "--workers", "1"]
+    command = ["run", str(source), str(tmp_path / "a.zarr"), "--backend", "cuda", *options]
+    lost = subprocess.run(
+        [sys.executable, "-c", LOST, *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert lost.returncode == 1, lost.stderr
+    assert "partition" in lost.stderr
+    assert not (tmp_path / "a.zarr").exists()
+    again = [sys.executable, "-m", "gpuconvert"]
+    done = subprocess.run([*again, *command, "--json"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    command[2], command[4] = str(tmp_path / "b.zarr"), "numpy"
+    subprocess.run([*again, *command], cwd=ROOT, check=True, capture_output=True)
+    assert matrix_bytes(tmp_path / "a.zarr") == matrix_bytes(tmp_path / "b.zarr")
