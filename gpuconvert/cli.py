@@ -372,3 +372,10 @@ def call(arguments: Sequence[str]) -> None:
             STOPPED if isinstance(error, Stopped) else f"error: {console.printable(str(error))}\n"
         )
         raise SystemExit(error.exit_code) from None
+    except MemoryError as error:
+        # The projection covers what we allocate; others may have taken the rest meanwhile.
+        sys.stderr.write(
+            f"error: memory ran out ({console.printable(str(error))}); give a smaller --memory or "
+            "fewer --workers, and run the same command again\n"
+        )
+        raise SystemExit(1) from None

@@ -82,6 +82,20 @@ def test_one_enormous_spectrum_is_refused_by_name_before_the_run(tmp_path, capsy
     assert err.count("\n") == 1
 
 
+def test_memory_that_runs_out_all_the_same_is_told_in_a_line(tmp_path, monkeypatch, capsys):
+    def full(*_arguments):
+        raise MemoryError("Unable to allocate 7.45 GiB")
+
+    source = write_imzml(tmp_path, centroid_spectra(pixels()), representation="centroid")
+    monkeypatch.setattr("gpuconvert.conversion.judge", full)
+    code, _, err = call(capsys, "run", source, tmp_path / "o.zarr")
+    assert code == 1
+    assert err.startswith("error: memory ran out (Unable to allocate 7.45 GiB); give a smaller")
+    assert err.count("\n") == 1
+    monkeypatch.undo()
+    assert call(capsys, "run", source, tmp_path / "o.zarr")[0] == 0
+
+
 @pytest.mark.slow
 def test_twenty_million_points_among_small_spectra_are_converted_within_memory(tmp_path):
     source = _write_large(tmp_path, 20_000_000)
