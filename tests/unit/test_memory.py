@@ -1,7 +1,14 @@
 import subprocess
 import sys
 
-from gpuconvert.memory import DEFAULT_CEILING, GIB, available, default_budget
+from gpuconvert.memory import (
+    DEFAULT_CEILING,
+    GIB,
+    available,
+    current_rss,
+    default_budget,
+    peak_rss,
+)
 
 
 def _machine(root, free_kib, *, limit=None, used=None, group="/job"):
@@ -67,3 +74,20 @@ def test_the_peak_counts_what_was_touched():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) >= 2**25
+
+
+def test_the_peak_is_not_that_of_the_process_that_started_this_one():
+    code = (
+        "import subprocess, sys; held = bytearray(400 << 20); "
+        "own = 'from gpuconvert.memory import peak_rss; print(peak_rss())'; "
+        "sys.stdout.write(subprocess.run([sys.executable, '-c', own], capture_output=True, "
+        "text=True, check=True).stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 2**20 < int(done.stdout) < 200 << 20
+
+
+def test_the_peak_is_at_least_what_is_held_now():
+    held = bytearray(100 << 20)
+    held[::4096] = b"x" * len(held[::4096])
+    assert 100 << 20 < current_rss() <= peak_rss() + (1 << 20)
