@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["centroid", "continuous", "stripped", "index"]
+Kind = Literal["centroid", "continuous", "stripped", "whole", "index"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ CASES = {
         Case("p32", "continuous", 32, 20_000),
         Case("p64", "continuous", 64, 20_000),
         Case("z64", "stripped", 64, 30_000),
+        Case("w32", "whole", 32, 30_000),
         Case("x1m", "index", 1000, 10),
     )
 }
@@ -82,8 +83,8 @@ def _continuous(case: Case, rng: np.random.Generator) -> Iterator[Spectrum]:
         yield mz, (counts + 0.5).astype(np.float32)
 
 
-def stripped_profile(points: int, rng: np.random.Generator) -> Spectrum:
-    """Return a profile on a shifted grid, about a third of its points not zero and kept."""
+def whole_profile(points: int, rng: np.random.Generator) -> Spectrum:
+    """Return a profile on a shifted grid, about a third of its points not zero."""
     root = np.linspace(LOW**0.5, HIGH**0.5, points)
     root = root + rng.uniform(0, 1) * (root[1] - root[0])
     counts = np.zeros(points)
@@ -95,13 +96,23 @@ def stripped_profile(points: int, rng: np.random.Generator) -> Spectrum:
         rng.gamma(1, 400, len(centres))[:, None] * shape,
     )
     counts = np.floor(counts + rng.uniform(0, 1, points) * (counts > 0))
-    kept = counts > 0
-    return (root**2)[kept], counts[kept].astype(np.float32)
+    return root**2, counts.astype(np.float32)
+
+
+def stripped_profile(points: int, rng: np.random.Generator) -> Spectrum:
+    """Return such a profile without its zeros."""
+    mz, counts = whole_profile(points, rng)
+    return mz[counts > 0], counts[counts > 0]
 
 
 def _stripped(case: Case, rng: np.random.Generator) -> Iterator[Spectrum]:
     for _ in range(case.n_pixels):
         yield stripped_profile(case.points, rng)
+
+
+def _whole(case: Case, rng: np.random.Generator) -> Iterator[Spectrum]:
+    for _ in range(case.n_pixels):
+        yield whole_profile(case.points, rng)
 
 
 def _index_only(case: Case, rng: np.random.Generator) -> Iterator[Spectrum]:
@@ -115,6 +126,7 @@ MAKERS = {
     "centroid": _centroids,
     "continuous": _continuous,
     "stripped": _stripped,
+    "whole": _whole,
     "index": _index_only,
 }
 
@@ -186,7 +198,7 @@ def write_case(case: Case, folder: Path) -> Path:
     rng = np.random.default_rng(SEED)
     identifier = uuid.UUID(int=int.from_bytes(case.name.encode().rjust(16, b"\1"), "big"))
     continuous = case.kind in {"continuous", "index"}
-    profile = case.kind in {"continuous", "stripped"}
+    profile = case.kind in {"continuous", "stripped", "whole"}
     template = _SPECTRUM.replace("\n", "") + "\n" if case.kind == "index" else _SPECTRUM
     with path.open("w") as xml, path.with_suffix(".ibd").open("wb") as ibd:
         xml.write(

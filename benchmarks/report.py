@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import codecs, indexing, parts, peers, reading, roofline, scaling, stages, wholes
+from benchmarks import (
+    codecs,
+    indexing,
+    mzpeak,
+    parts,
+    peers,
+    reading,
+    roofline,
+    scaling,
+    stages,
+    wholes,
+)
 from benchmarks.process import ROOT
 from benchmarks.results import default_path, load, newest, save
 from benchmarks.tables import rewrite
@@ -20,6 +31,7 @@ from benchmarks.wholes import CONVERTED, PROGRAMS, Place
 
 SECTIONS = (
     "processes", "start", "index", "parts", "stages", "roofline", "reading", "codecs", "scaling",
+    "mzpeak",
 )  # fmt: skip
 Measurement = Callable[[], Iterable[dict[str, Any]]]
 """Yields figures of a section as they come, to be merged into the results."""
@@ -93,6 +105,7 @@ def _measurements(
         "reading": lambda: reading.section(place),
         "codecs": lambda: codecs.section(place),
         "scaling": lambda: scaling.section(place),
+        "mzpeak": lambda: mzpeak.section(place),
     }
 
 

@@ -246,11 +246,31 @@ def threads(results: Results) -> str:
     return markdown(("case", "`--workers`", "wall s", "CPU-s", "peak RSS, MB"), rows)
 
 
+def mzpeak(results: Results) -> str:
+    """Return size, writing and reading of every form of a source."""
+    rows = []
+    for case, forms in results.get("mzpeak", {}).items():
+        for form, entry in forms.items():
+            million = entry["read"]["points"] / 1e6
+            written = entry.get("write")
+            rows.append((
+                f"`{case}`", form, megabytes(entry["bytes"], 1),
+                f"{entry['bytes'] / entry['source']:.3f}",
+                f"{entry['bytes'] / entry['read']['points']:.2f}",
+                "" if written is None else f"{written['cpu'] / million * 1e3:.0f}",
+                f"{entry['read']['cpu'] / million * 1e3:.0f}",
+                "" if written is None else megabytes(written["rss"]),
+            ))  # fmt: skip
+    head = ("case", "form", "MB", "of the source", "bytes a point", "write, CPU-ms per 10^6 points",
+            "read, CPU-ms per 10^6 points", "peak RSS of writing, MB")  # fmt: skip
+    return markdown(head, rows)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     table.__name__: table
     for table in (
         machine, targets, processes, start, index, parts, stages, rates, roofline, reading,
-        codecs, scaling, threads,
+        codecs, scaling, threads, mzpeak,
     )
 }  # fmt: skip
 

@@ -4,7 +4,7 @@
 >>> gpuconvert.convert("tissue.imzML", "tissue.zarr")  # doctest: +SKIP
 >>> gpuconvert.open("tissue.zarr")  # doctest: +SKIP
 
-The words of `convert`, `inspect` and `verify` are those of the command line. What
+The words of `convert`, `export`, `inspect` and `verify` are those of the command line. What
 they need is imported when they are first called.
 """
 
@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 from gpuconvert.version import __version__
 
 if TYPE_CHECKING:
-    from gpuconvert.api import convert, inspect, open, verify
+    from gpuconvert.api import convert, export, inspect, open, verify
 
 _FROM = {
     "convert": "gpuconvert.api",
+    "export": "gpuconvert.api",
     "inspect": "gpuconvert.api",
     "verify": "gpuconvert.api",
     "open": "gpuconvert.api",
 }
 
-__all__ = ["__version__", "convert", "inspect", "open", "verify"]
+__all__ = ["__version__", "convert", "export", "inspect", "open", "verify"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for

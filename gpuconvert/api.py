@@ -9,8 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpuconvert import conversion, inspection
+from gpuconvert import conversion, exporting, inspection
 from gpuconvert.errors import SettingsError
+from gpuconvert.exporting import Export
 from gpuconvert.finished_store import open_store
 from gpuconvert.inspection import Inspection
 from gpuconvert.settings import (
@@ -20,6 +21,7 @@ from gpuconvert.settings import (
     parse_devices,
     parse_pixel_size,
     parse_range,
+    parse_regions,
 )
 from gpuconvert.stages import Listener, Monitor
 from gpuconvert.summary import Summary
@@ -37,6 +39,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "mz_range": parse_range,
     "bin_width": parse_bin_width,
     "pixel_size": parse_pixel_size,
+    "region": parse_regions,
 }
 
 
@@ -51,6 +54,8 @@ def settings_from(options: dict[str, Any]) -> Settings:
             values[name] = _PARSERS[name](value)
         elif name == "pixel_size" and isinstance(value, int | float):
             values[name] = (float(value), float(value))
+        elif name == "region" and isinstance(value, int | list):
+            values[name] = tuple(sorted({value} if isinstance(value, int) else set(value)))
         elif isinstance(value, os.PathLike):
             values[name] = os.fspath(value)
         else:
@@ -69,7 +74,7 @@ def convert(
     Parameters
     ----------
     source
-        The input, for example an ``.imzML`` whose ``.ibd`` lies beside it.
+        The input: an ``.imzML`` whose ``.ibd`` lies beside it, or a Bruker ``.d`` folder.
     output
         The store to make; its folder must exist.
     overwrite
@@ -95,6 +100,36 @@ def convert(
     return conversion.run(
         Path(source), Path(output), settings_from(options), overwrite=overwrite,
         executor=executor, monitor=Monitor(listener),
+    )  # fmt: skip
+
+
+def export(
+    source: AnyPath, output: AnyPath, *, overwrite: bool = False,
+    listener: Listener | None = None, **options: Any,  # noqa: ANN401
+) -> Export:  # fmt: skip
+    """Write the spectra of `source` into one mzPeak archive at `output`.
+
+    Parameters
+    ----------
+    source, output, overwrite, listener
+        As for `convert`.
+    **options
+        Any field of `gpuconvert.settings.Settings`: ``mzpeak_layout="chunk"``,
+        ``lossless=True``, ...
+
+    Returns
+    -------
+    Export
+        What was done.
+
+    Raises
+    ------
+    GpuconvertError
+        One of the classes in `gpuconvert.errors`.
+    """
+    return exporting.run(
+        Path(source), Path(output), settings_from(options), overwrite=overwrite,
+        monitor=Monitor(listener),
     )  # fmt: skip
 
 

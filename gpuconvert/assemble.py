@@ -15,6 +15,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from gpuconvert.accumulate import add_by_index, add_by_range, place
 from gpuconvert.compressors import Compressor
 from gpuconvert.errors import OutputError
-from gpuconvert.parts import Part
+from gpuconvert.parts import Part, PartSummary
 from gpuconvert.plain_zarr import write_group
 from gpuconvert.plan import SHARD_CHUNKS, Plan
 from gpuconvert.stages import Monitor
@@ -80,9 +81,11 @@ def compressor_for(compression: str, level: int, *, values: bool) -> Compressor 
 class _Matrix:
     """The arrays of X being written."""
 
-    def __init__(self, plan: Plan, table: Path, shape: tuple[int, int], nonzeros: int) -> None:
+    def __init__(
+        self, plan: Plan, table: Path, shape: tuple[int, int], nonzeros: int, *, csc: bool
+    ) -> None:
         compression, level, self._chunk = plan.settings.storage_choice()
-        kind = "csc_matrix" if plan.settings.layout == "csc" else "csr_matrix"
+        kind = "csc_matrix" if csc else "csr_matrix"
         attributes = {"encoding-type": kind, "encoding-version": "0.1.0", "shape": list(shape)}
         self._folder = table / "X"
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -110,7 +113,17 @@ class _Matrix:
         self.indices.write(unit.start, unit.indices)
 
 
-def _count_bins(parts: list[Part], n_bins: int) -> NDArray[np.int64]:
+class PartLike(Protocol):
+    """A part, or a view of one whose columns are others; see `gpuconvert.parts.Part`."""
+
+    summary: PartSummary
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Return entries [start, stop) of an array; all of it by default."""
+        ...
+
+
+def _count_bins(parts: Sequence[PartLike], n_bins: int) -> NDArray[np.int64]:
     """Return where each bin begins in the data of a CSC matrix; (n_bins + 1,) int64."""
     counts = np.zeros(n_bins + 1, np.int64)
     for part in parts:
@@ -118,7 +131,7 @@ def _count_bins(parts: list[Part], n_bins: int) -> NDArray[np.int64]:
     return np.cumsum(counts)
 
 
-def _slice_parts(parts: list[Part], ranges: list[tuple[int, int]]) -> NDArray[np.uint32]:
+def _slice_parts(parts: Sequence[PartLike], ranges: list[tuple[int, int]]) -> NDArray[np.uint32]:
     """Return what each part has of each range of bins.
 
     Returns
@@ -138,7 +151,7 @@ def _slice_parts(parts: list[Part], ranges: list[tuple[int, int]]) -> NDArray[np
 
 
 def _csc_units(
-    plan: Plan, parts: list[Part], indptr: NDArray[np.int64]
+    plan: Plan, parts: Sequence[PartLike], indptr: NDArray[np.int64]
 ) -> list[Callable[[], _Unit]]:
     """Return one call per unit that makes it."""
     size = plan.layout.unit_nonzeros
@@ -168,7 +181,7 @@ def _csc_units(
 
 
 def _csr_units(
-    plan: Plan, parts: list[Part], indptr: NDArray[np.int64]
+    plan: Plan, parts: Sequence[PartLike], indptr: NDArray[np.int64]
 ) -> list[Callable[[], _Unit]]:
     """Return one call per unit that makes it."""
     size = plan.layout.unit_nonzeros
@@ -223,9 +236,49 @@ def _read_tics(parts: list[Part]) -> NDArray[np.float64]:
     return np.concatenate([part.read("tics").reshape(3, -1) for part in parts], axis=1)
 
 
-def _row_indptr(parts: list[Part]) -> NDArray[np.int64]:
+def _row_indptr(parts: Sequence[PartLike]) -> NDArray[np.int64]:
     counts = [part.read("row_nnz") for part in parts]
     return np.concatenate([[0], np.cumsum(np.concatenate(counts), dtype=np.int64)])
+
+
+def parts_of(plan: Plan, number: int, folder: Path) -> list[Part]:
+    """Return the finished parts of a plane, in row order; PlanError where one is missing."""
+    mine = [index for index, part in enumerate(plan.partitions) if part.plane == number]
+    return [Part(folder, index, plan.part_fingerprint(index)) for index in mine]
+
+
+def write_matrix(
+    plan: Plan, parts: Sequence[PartLike], shape: tuple[int, int], table: Path,
+    executor: Executor, monitor: Monitor, *, csc: bool,
+) -> tuple[NDArray[np.float64], int]:  # fmt: skip
+    """Write X of `shape` from finished parts in row order; return column sums and non-zeros.
+
+    Raises
+    ------
+    OutputError
+        Where the store cannot be written.
+    """
+    with monitor.timed("count"):
+        indptr = _count_bins(parts, shape[1]) if csc else _row_indptr(parts)
+    sums = np.zeros(shape[1])
+    calls = (_csc_units if csc else _csr_units)(plan, parts, indptr)
+    try:
+        matrix = _Matrix(plan, table, shape, int(indptr[-1]), csc=csc)
+        steps = [partial(_make_and_write, call, matrix, monitor) for call in calls]
+        for unit in _in_order(steps, executor, plan.layout.workers, monitor):
+            if csc:
+                add_by_range(indptr, unit.start, unit.data, sums)
+            else:
+                add_by_index(unit.indices, unit.data, sums)
+            monitor.advance(unit.data.nbytes + unit.indices.nbytes)
+        matrix.write_indptr(indptr)
+    except OSError as error:
+        raise OutputError(
+            error.errno,
+            f"the store cannot be written to {table}: {error.strerror}; make room and run the "
+            "same command again",
+        ) from error
+    return sums, int(indptr[-1])
 
 
 def assemble_plane(
@@ -254,33 +307,15 @@ def assemble_plane(
         Where the store cannot be written.
     """
     plane = plan.planes[number]
-    mine = [index for index, part in enumerate(plan.partitions) if part.plane == number]
-    parts = [Part(parts_folder, index, plan.part_fingerprint(index)) for index in mine]
-    csc = plan.settings.layout == "csc"
-    with monitor.timed("count"):
-        indptr = _count_bins(parts, plan.axis.n_bins) if csc else _row_indptr(parts)
-    sums = np.zeros(plan.axis.n_bins)
-    calls = (_csc_units if csc else _csr_units)(plan, parts, indptr)
-    try:
-        matrix = _Matrix(plan, table, (plane.last - plane.first, plan.axis.n_bins), int(indptr[-1]))
-        steps = [partial(_make_and_write, call, matrix, monitor) for call in calls]
-        for unit in _in_order(steps, executor, plan.layout.workers, monitor):
-            if csc:
-                add_by_range(indptr, unit.start, unit.data, sums)
-            else:
-                add_by_index(unit.indices, unit.data, sums)
-            monitor.advance(unit.data.nbytes + unit.indices.nbytes)
-        matrix.write_indptr(indptr)
-    except OSError as error:
-        raise OutputError(
-            error.errno,
-            f"the store cannot be written to {table}: {error.strerror}; make room and run the "
-            "same command again",
-        ) from error
+    parts = parts_of(plan, number, parts_folder)
+    sums, n_nonzeros = write_matrix(
+        plan, parts, (plane.last - plane.first, plan.axis.n_bins), table, executor, monitor,
+        csc=plan.settings.layout == "csc",
+    )  # fmt: skip
     stored, source, outside = _read_tics(parts)
     return PlaneResult(
         plane.z, plane.first, plane.last, stored, source, outside,
-        average=sums / max(1, len(stored)), n_nonzeros=int(indptr[-1]),
+        average=sums / max(1, len(stored)), n_nonzeros=n_nonzeros,
         dropped=sum(part.summary.dropped for part in parts),
         sorted=sum(part.summary.sorted for part in parts),
     )  # fmt: skip

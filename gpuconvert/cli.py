@@ -22,9 +22,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpuconvert.allocator import keep_freed_memory, keep_what_is_loaded
-from gpuconvert.errors import GpuconvertError, OutputError, Stopped, StoreError
+from gpuconvert.errors import (
+    GpuconvertError,
+    OutputError,
+    SettingsError,
+    Stopped,
+    StoreError,
+)
 from gpuconvert.options import takes_settings
-from gpuconvert.settings import Settings
+from gpuconvert.settings import Settings, wants_mzpeak
 from gpuconvert.version import __version__
 
 if TYPE_CHECKING:
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
         conversion,
         demo,
         devices,
+        exporting,
         inspection,
         journal,
         report,
@@ -58,6 +65,7 @@ else:
     conversion = _when_used("gpuconvert.conversion")
     demo = _when_used("gpuconvert.demo")
     devices = _when_used("gpuconvert.devices")
+    exporting = _when_used("gpuconvert.exporting")
     inspection = _when_used("gpuconvert.inspection")
     journal = _when_used("gpuconvert.journal")
     report = _when_used("gpuconvert.report")
@@ -75,7 +83,9 @@ app = typer.Typer(
     "by the same command.",
 )
 
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help="The source, for example .imzML.")]
+Input = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="The source: .imzML, or a Bruker .d folder.")
+]
 Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="The store to make.")]
 PlanPath = Annotated[
     Path, typer.Argument(metavar="PLAN", help="plan.json, or the folder that holds it.")
@@ -168,13 +178,32 @@ def run(
     quality_report: Report = None, trace: Trace = None, log_file: LogFile = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Convert INPUT into a store at OUTPUT; continues by itself where it was stopped."""
+    """Convert INPUT into a store at OUTPUT; continues by itself where it was stopped.
+
+    Where OUTPUT ends in .mzpeak, or with --to mzpeak, the spectra are written as mzPeak
+    instead; that starts anew where it was stopped.
+    """
+    if wants_mzpeak(output, settings):
+        if quality_report is not None:
+            raise SettingsError("--quality-report is of a store, an mzPeak has none; leave it out")
+        with stages.tracing(trace), _stoppable(log_file) as monitor:
+            done = exporting.run(source, output, settings, overwrite=overwrite, monitor=monitor)
+        _show_export(done, as_json=as_json)
+        return
     if quality_report is not None:
         report.check_report_path(quality_report)
     with stages.tracing(trace), _stoppable(log_file) as monitor:
         summary = conversion.run(source, output, settings, overwrite=overwrite, monitor=monitor)
     _write_quality(quality_report, summary)
     _show(summary, as_json=as_json)
+
+
+def _show_export(done: exporting.Export, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(done.to_json())
+        return
+    console.warn(done.warnings)
+    console.say(console.export_lines(done))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from gpuconvert.report import format_bytes, format_count, format_seconds
 from gpuconvert.stages import Listener
 
 if TYPE_CHECKING:
+    from gpuconvert.exporting import Export
     from gpuconvert.inspection import Inspection
     from gpuconvert.status import Status
     from gpuconvert.summary import Summary
@@ -101,6 +102,40 @@ def summary_lines(summary: Summary) -> list[str]:
     ]
 
 
+def export_lines(done: Export) -> list[str]:
+    """Return what an export did, in lines."""
+    kinds = [f"{format_count(count)} {name}" for name, count in
+             (("profiles", done.n_profile), ("centroided", done.n_centroid)) if count]  # fmt: skip
+    lines = [
+        f"spectra        {', '.join(kinds)}",
+        f"points         {format_count(done.points_stored)} stored of "
+        f"{format_count(done.points_read)} read",
+    ]
+    if done.points_marked:
+        lines.append(
+            f"marked         {format_count(done.points_marked)} zeros without their m/z, put back "
+            f"within {done.mz_error:.2g} Th ({done.mz_error_ppm:.2g} ppm)"
+        )
+    if done.unmarked:
+        lines.append(f"unmarked       {format_count(done.unmarked)} spectra keep all their m/z")
+    if done.dropped or done.sorted:
+        lines.append(
+            f"repaired       {format_count(done.dropped)} points dropped, "
+            f"{format_count(done.sorted)} spectra sorted"
+        )
+    form = f"{done.layout} layout, {done.dialect} dialect"
+    form += ", lossless" if done.lossless else ", resampled" if done.resampled else ""
+    return [
+        *lines,
+        f"stored as      {form}; {format_bytes(done.bytes_written)} from "
+        f"{format_bytes(done.bytes_read)}",
+        *([f"source         {done.source_check}"] if done.source_check else []),
+        f"work           {format_seconds(done.seconds)}, peak memory "
+        f"{format_bytes(done.peak_memory)} (projected {format_bytes(done.projected_memory)})",
+        f"archive        {done.output}",
+    ]
+
+
 def inspection_lines(found: Inspection) -> list[str]:
     """Return what a source holds, in lines."""
     facts = found.source
@@ -109,8 +144,10 @@ def inspection_lines(found: Inspection) -> list[str]:
     px, py = facts["pixel_size_um"]
     lines = [
         f"file           {facts['file']} ({facts['format']}, {format_bytes(facts['bytes'])})",
-        f"spectra        {format_count(facts['spectra'])} on a grid of {nx} x {ny}"
-        + (f" x {nz}" if nz > 1 else "") + f", {facts['filled']:.0%} filled",
+        f"spectra        {format_count(facts['spectra'])}" + (
+            f" on a grid of {nx} x {ny}" + (f" x {nz}" if nz > 1 else "")
+            + f", {facts['filled']:.0%} filled" if facts["imaging"] else ", no imaging data"
+        ),
         f"points         {format_count(facts['points'])}; per spectrum {format_count(least)} to "
         f"{format_count(most)}, median {format_count(middle)}",
         f"stored as      {'; '.join(facts['stored_as'])}"

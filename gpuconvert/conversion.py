@@ -17,9 +17,11 @@ from pathlib import Path
 
 from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
+from gpuconvert.cell_tables import CellResult, assemble_cells
 from gpuconvert.decision import AxisDecision
 from gpuconvert.errors import (
     PlanError,
+    SettingsError,
     SourceError,
     Stopped,
 )
@@ -34,10 +36,10 @@ from gpuconvert.plan import Plan, read_plan, write_plan
 from gpuconvert.planning import Sample, make_plan, project
 from gpuconvert.provenance import canonical_json
 from gpuconvert.quality import Quality
-from gpuconvert.readers import Reader, open_reader
+from gpuconvert.readers import Reader, open_reader, require_pixels, with_mobility
 from gpuconvert.record import describe, judge
 from gpuconvert.safeguards import beating, checked, damaged_removed, held, in_words
-from gpuconvert.settings import Settings
+from gpuconvert.settings import OF_MZPEAK, Settings, check_meaning, wants_mzpeak
 from gpuconvert.spatial import PlaneFacts, element_names, finish_store
 from gpuconvert.stages import Monitor
 from gpuconvert.summary import Summary
@@ -105,11 +107,22 @@ def _prepare(
     return plan, sample
 
 
+def _require_store(output: Path, settings: Settings) -> None:
+    """Raise SettingsError where the output is to be an mzPeak, which has no partitions."""
+    if wants_mzpeak(output, settings):
+        raise SettingsError(
+            f"{output} is to be an mzPeak, which is written in one go: use 'gpuconvert run' or "
+            "gpuconvert.export, or say --to spatialdata"
+        )
+    check_meaning(settings, OF_MZPEAK, "a store; leave it out, or say --to mzpeak")
+
+
 @contextmanager
 def _opened(source: Path, settings: Settings, monitor: Monitor) -> Iterator[Reader]:
     with monitor.logged("index"):
         reader = open_reader(source, settings)
     try:
+        require_pixels(reader.acquisition)
         yield reader
     finally:
         reader.close()
@@ -211,9 +224,27 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
     return results
 
 
+def _assemble_mobility(job: Job) -> list[CellResult]:
+    """Write X by m/z and ion mobility of every plane, where that was asked for."""
+    parted = with_mobility(job.reader)
+    if parted is None:
+        return []
+    tables = job.space.store / "tables"
+    with damaged_removed(), make_executor(job.plan.layout.workers) as executor:
+        return [
+            assemble_cells(
+                job.plan, number, job.space.parts,
+                tables / element_names(job.plan.settings.id, plane.z).mobility,
+                executor, job.monitor, parted[1],
+            )
+            for number, plane in enumerate(job.plan.planes)
+        ]  # fmt: skip
+
+
 def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
     """Assemble and describe the store, complete but for its name."""
     results = _assemble_all(job)
+    cells = _assemble_mobility(job)
     quality = judge(job, results)
     acquisition = job.reader.acquisition
     if job.plan.merge:
@@ -229,6 +260,7 @@ def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
         finish_store(
             job.space.store, acquisition, job.plan.axis, planes,
             dataset_id=job.plan.settings.id, provenance=describe(job, quality, results),
+            cells=cells,
         )  # fmt: skip
     job.monitor.check()
     return quality, results
@@ -294,6 +326,7 @@ def run(
     """
     begun = time.perf_counter()
     monitor = monitor or Monitor()
+    _require_store(output, settings)
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
@@ -314,6 +347,7 @@ def make(
 ) -> tuple[Path, Plan]:  # fmt: skip
     """Write the plan that converts `source` to `output`; return its path and itself."""
     monitor = monitor or Monitor()
+    _require_store(output, settings)
     space = workspace_for(output, settings.temp_dir)
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:

@@ -19,6 +19,9 @@ SPATIALDATA_ATTRS = "spatialdata_attrs"
 AXIS_ATTRS = "mass_axis"
 """Root attributes that make a store SpatialData, and ours."""
 
+MOBILITY_SUFFIX = "_mobility"
+"""Ends the name of a table by m/z and ion mobility, after that of the table it belongs to."""
+
 
 def essential_metadata(acquisition: Acquisition, axis: MassAxis) -> dict[str, Any]:
     """Return the table's summary; the m/z range is that of the header, else of the axis."""

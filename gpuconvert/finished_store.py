@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuconvert.checksums import CODEC
-from gpuconvert.descriptions import AXIS_ATTRS, SPATIALDATA_ATTRS
+from gpuconvert.descriptions import AXIS_ATTRS, MOBILITY_SUFFIX, SPATIALDATA_ATTRS
 from gpuconvert.errors import MissingExtraError, StoreError
 from gpuconvert.provenance import JSON
 
@@ -77,7 +77,8 @@ def open_store(path: str | Path) -> SpatialData:
 class StoreSummary:
     """What a finished store holds and how, as read back from it.
 
-    n_pixels, n_bins, n_nonzero : of all planes together; every plane has all bins
+    n_pixels, n_bins, n_nonzero : of all planes together; every plane has all bins; tables by
+        ion mobility hold the same counts and are left out
     layout : "csc" or "csr"
     codec : "none", or what compresses X, such as "lz4" or "zstd"
     codec_level : None where the codec has none
@@ -121,7 +122,11 @@ def read_summary(path: Path) -> StoreSummary:
     elements = sorted(
         name for name in nodes if name.count("/") == 1 and name.split("/")[0] in KINDS
     )
-    tables = [name for name in elements if f"{name}/X/data" in nodes]
+    tables = [
+        name
+        for name in elements
+        if f"{name}/X/data" in nodes and not name.endswith(MOBILITY_SUFFIX)
+    ]
     if not tables:
         raise StoreError(f"{path} has no table with a sparse X; convert again")
     matrices = [nodes[f"{name}/X"]["attributes"] for name in tables]

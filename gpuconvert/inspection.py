@@ -77,6 +77,7 @@ def _facts(acquisition: Acquisition) -> dict[str, Any]:
         "format": acquisition.format,
         "bytes": sum(size for _, size, _ in acquisition.identity.files),
         "spectra": acquisition.n_spectra,
+        "imaging": acquisition.imaging,
         "grid": [nx, ny, nz],
         "filled": acquisition.n_spectra / max(1, nx * ny * nz),
         "origin": list(acquisition.origin),

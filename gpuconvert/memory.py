@@ -85,16 +85,12 @@ def default_budget() -> int:
 
 
 def peak_rss() -> int:
-    """Return the largest resident size of this process so far, in bytes.
-
-    Linux hands the figure of getrusage down from the process that started this one, however
-    large it was; what /proc says is of this program alone.
-    """
+    """Return the largest resident size of this process so far, in bytes."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
+        # What getrusage tells begins with the size of the process that started this one.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+    except (OSError, ValueError, IndexError, StopIteration):
         pass
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -18,11 +18,14 @@ from gpuconvert.settings import (
     parse_devices,
     parse_pixel_size,
     parse_range,
+    parse_regions,
 )
 
+SOURCE = "Source"
 AXIS = "Mass axis"
 NUMBERS = "Numbers"
 STORE = "Store"
+MZPEAK = "mzPeak"
 WORK = "Work"
 
 _DEFAULTS = {item.name: item.default for item in fields(Settings)}
@@ -53,6 +56,14 @@ _TABLE: tuple[tuple[str, Any, str, str | None, str], ...] = (
     ("duplicates", str, NUMBERS, "error|first|last|sum|keep",
      "What to do with several spectra of one pixel."),
     ("spectrum_type", str, NUMBERS, "auto|profile|centroid", "Overrides what header and data say."),
+    ("spectrum", str, SOURCE, "auto|line|profile",
+     "Bruker: peaks of the vendor, or samples of the digitizer; auto: line where there are any."),
+    ("region", str | None, SOURCE, "N[,N]", "Bruker: convert these regions only."),
+    ("ms_level", int | None, SOURCE, "1|2", "Bruker: convert frames of this level only."),
+    ("calibration", str, SOURCE, "exact|chord",
+     "Bruker: chord approximates m/z where no exact formula is known."),
+    ("mobility_bins", int | None, SOURCE, "N",
+     "Bruker TDF: also write a table by m/z and ion mobility, with so many bins of 1/K0."),
     ("pixel_size", str | None, STORE, "UM|XxY", "Pixel size in micrometres."),
     ("id", str, STORE, "NAME", "Prefix of the element names."),
     ("layout", str, STORE, "csc|csr", "csc: fast ion images; csr: fast spectra."),
@@ -74,6 +85,14 @@ _TABLE: tuple[tuple[str, Any, str, str | None, str], ...] = (
     ("durable", bool, WORK, None,
      "Write through to the disk before each rename, for machines that may lose power."),
     ("ignore_space", bool, WORK, None, "Start even where the disk may be too small."),
+    ("to", str, MZPEAK, "auto|spatialdata|mzpeak",
+     "What to write; auto: mzPeak where OUTPUT ends in .mzpeak, else a SpatialData store."),
+    ("mzpeak_layout", str, MZPEAK, "point|chunk",
+     "One row per point, or per 50 Th as differences, which is smaller."),
+    ("lossless", bool, MZPEAK, None,
+     "Keep every zero of a profile instead of two per run, marked and modelled."),
+    ("resampled", bool, MZPEAK, None, "Write the resampled spectra instead of the source's own."),
+    ("dialect", str, MZPEAK, "split|packed", "packed is for readers of 2025 and early 2026."),
 )  # fmt: skip
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -81,6 +100,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "mz_range": parse_range,
     "pixel_size": parse_pixel_size,
     "memory": parse_bytes,
+    "region": parse_regions,
     "devices": parse_devices,
 }
 

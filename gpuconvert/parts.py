@@ -6,7 +6,9 @@ called ``00042`` is always whole. Nothing else records that partition 42 is done
 A part of a CSC result holds ``bins``, ``rows``, ``data`` (see `CscBlock`; rows count from
 the first of the part, in 16 bits where they fit) and ``counts``, the entries of each bin;
 a part of a CSR result ``row_nnz``, ``indices``, ``data``. Both hold one entry per row of
-``stored_tic``, ``source_tic`` and ``outside``, one after the other in ``tics``.
+``stored_tic``, ``source_tic`` and ``outside``, one after the other in ``tics``. Where a
+table by ion mobility was asked for, ``cell_bins``, ``cell_counts``, ``cell_rows`` and
+``cell_data`` are those of a CSC result whose bins are cells, and ``cell_tic`` has an entry a row.
 
 Their bytes follow each other in one uncompressed chunk, as a directory with two files is
 made six times as fast as one of seventeen: any Zarr reader opens it, and it is written and

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from gpuconvert.accumulate import row_sums
 from gpuconvert.backends import Backend
+from gpuconvert.cells import gather_cells
 from gpuconvert.errors import BackendError, SourceError
 from gpuconvert.parts import PartSummary, read_summary, write_part
 from gpuconvert.pixels import merge_rows
 from gpuconvert.plan import SLOTS, Partition, Plan
-from gpuconvert.readers import Reader, cut_batches
-from gpuconvert.spectra import CsrBlock, RawBatch, Repair, describe_fault, repair
+from gpuconvert.readers import Reader, cut_batches, with_mobility
+from gpuconvert.spectra import Acquisition, CsrBlock, RawBatch, Repair, describe_fault, repair
 from gpuconvert.stages import Monitor
 
 
@@ -79,20 +80,20 @@ def read_ahead(
         thread.join()
 
 
-def _resample(work: Work, batch: RawBatch) -> tuple[CsrBlock, Repair]:
+def resample(work: Work, batch: RawBatch) -> tuple[CsrBlock, Repair]:
     """Return the resampled batch, its faults repaired or refused."""
     options = work.plan.options_for(batch.representation)
     block = work.backend.resample(batch, work.plan.axis, options)
     if not block.faults.any():
         return block, Repair()
     if not work.plan.settings.repair:
-        raise SourceError(_refusal(work, batch, block.faults))
+        raise SourceError(refusal(work.reader.acquisition, batch, block.faults))
     repaired, done = repair(batch)
     return work.backend.resample(repaired, work.plan.axis, options), done
 
 
-def _refusal(work: Work, batch: RawBatch, faults: NDArray[np.uint8]) -> str:
-    acquisition = work.reader.acquisition
+def refusal(acquisition: Acquisition, batch: RawBatch, faults: NDArray[np.uint8]) -> str:
+    """Return the sentence that says which spectra of a batch have faults; some must."""
     index = int(np.flatnonzero(faults)[0])
     spectrum = int(batch.rows[index])
     more = int((faults != 0).sum()) - 1
@@ -169,7 +170,7 @@ def convert_partition(work: Work, index: int) -> PartSummary:
     points = dropped = resorted = 0
     for batch in _batches_with_rows(work, partition):
         with _of_partition(index), work.monitor.timed("resample"):
-            block, repairs = _resample(work, batch)
+            block, repairs = resample(work, batch)
         points += int(batch.n_points.sum())
         dropped += repairs.dropped
         resorted += repairs.sorted
@@ -181,11 +182,38 @@ def convert_partition(work: Work, index: int) -> PartSummary:
         len(block.data), partition.last - partition.first, points, dropped, resorted,
     )  # fmt: skip
     with _of_partition(index):
-        arrays = _part_arrays(work, block)
+        arrays = _part_arrays(work, block) | _cell_arrays(work, partition, block.rows)
     work.reader.check_unchanged()
     with work.monitor.timed("write part"):
         write_part(work.parts, fingerprint, summary, arrays, durable=plan.settings.durable)
     return summary
+
+
+def _cell_arrays(
+    work: Work, partition: Partition, rows: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """Return what a part of these rows stores by ion mobility; nothing where it was not asked."""
+    parted = with_mobility(work.reader)
+    if parted is None:
+        return {}
+    reader, axis = parted
+    buffer = np.empty(0, np.uint8)
+    blocks: list[CsrBlock] = []
+    for first, last in cut_batches(
+        work.reader, partition.first, partition.last, work.plan.layout.slot_bytes
+    ):
+        work.monitor.check()
+        needed = work.reader.batch_bytes(first, last)
+        if needed > len(buffer):
+            buffer = np.empty(needed, np.uint8)
+        with work.monitor.timed("mobility"):
+            blocks.append(resample(work, reader.read_mobility(first, last, buffer))[0])
+    cells = gather_cells(blocks, axis.n_bins, work.rows)
+    own = cells.rows - np.int32(rows[0])
+    return {
+        "cell_bins": cells.bins, "cell_counts": cells.counts, "cell_rows": own,
+        "cell_data": cells.data, "cell_tic": np.bincount(own, cells.data, len(rows)),
+    }  # fmt: skip
 
 
 def _to_output_rows(work: Work, block: CsrBlock) -> CsrBlock:

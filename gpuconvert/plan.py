@@ -296,6 +296,7 @@ class Demand:
     batch_bytes : peak of resampling one full buffer
     largest_nonzeros, total_nonzeros : bounds for one spectrum and for all
     chunk : elements of a chunk of X
+    reader_bytes : what the reader itself holds
     """
 
     n_spectra: int
@@ -306,6 +307,7 @@ class Demand:
     largest_nonzeros: int
     total_nonzeros: int
     chunk: int
+    reader_bytes: int = 0
 
     @property
     def shard(self) -> int:
@@ -315,7 +317,8 @@ class Demand:
     @property
     def fixed(self) -> int:
         """Bytes that are held whatever the workers do."""
-        return BASE_BYTES + self.n_spectra * SPECTRUM_BYTES + self.n_bins * BIN_BYTES
+        each = self.n_spectra * SPECTRUM_BYTES + self.n_bins * BIN_BYTES
+        return BASE_BYTES + self.reader_bytes + each
 
     @property
     def ring(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from gpuconvert.plan import (
     cut_partitions,
     fit_layout,
 )
-from gpuconvert.readers import Reader, cut_batches
+from gpuconvert.readers import Reader, cut_batches, with_mobility
 from gpuconvert.resampling import Method, ResampleOptions, adaptive_method, most_nonzeros
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import (
@@ -204,6 +204,7 @@ def measure_demand(
         largest_nonzeros=int(bounds.max(initial=1)),
         total_nonzeros=int(bounds.sum()),
         chunk=settings.storage_choice()[2],
+        reader_bytes=acquisition.reader_bytes,
     )
 
 
@@ -251,6 +252,15 @@ def project(
     options = resample_options(settings, decision)
     bounds = nonzero_bounds(reader.acquisition, decision.axis, options, decision.representation)
     demand = measure_demand(reader, bounds, decision.axis, backend, settings)
+    parted = with_mobility(reader)
+    if parted is not None:
+        # A second matrix of at most one value a peak, and of as many columns as there are cells.
+        bounds = bounds + reader.acquisition.n_points
+        cells = min(decision.axis.n_bins * parted[1].n_bins, int(reader.acquisition.n_points.sum()))
+        demand = replace(
+            demand, n_bins=demand.n_bins + cells, largest_nonzeros=int(bounds.max(initial=1)),
+            total_nonzeros=int(bounds.sum()),
+        )  # fmt: skip
     workers = settings.workers or default_workers()
     try:
         layout, projection = fit_layout(demand, workers=workers, budget=budget)

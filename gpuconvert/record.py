@@ -18,8 +18,9 @@ from gpuconvert.spectra import RaggedSpectra, decode
 
 LOCAL = (
     "workers", "memory", "temp_dir", "ibd", "backend", "check_source", "durable", "ignore_space",
+    "to", "mzpeak_layout", "dialect", "lossless", "resampled",
 )  # fmt: skip
-"""Settings that say where and how the work was done; not part of a store's parameters."""
+"""Settings that say where and how the work was done, or are of other outputs: no parameters."""
 
 
 PIECE_NONZEROS = 2**20

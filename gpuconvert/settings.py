@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gpuconvert.errors import SettingsError
@@ -20,8 +21,13 @@ Layout = Literal["csc", "csr"]
 Compression = Literal["none", "lz4", "zstd"]
 Duplicates = Literal["error", "first", "last", "sum", "keep"]
 SpectrumType = Literal["auto", "profile", "centroid"]
+SpectrumKind = Literal["auto", "line", "profile"]
+CalibrationChoice = Literal["exact", "chord"]
 BackendName = Literal["auto", "numpy", "cpu", "cuda"]
 Preset = Literal["speed", "balanced", "small", "cloud"]
+Target = Literal["auto", "spatialdata", "mzpeak"]
+MzPeakLayout = Literal["point", "chunk"]
+Dialect = Literal["split", "packed"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "speed": {"compression": "lz4", "compression_level": 1, "chunk_size": 2**18},
@@ -34,6 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 CONVERSION = (
     "axis", "bins", "bin_width", "bin_ppm", "mz_range", "max_bins", "method", "quantity",
     "threshold", "gap", "repair", "duplicates", "spectrum_type", "layout", "pixel_size",
+    "spectrum", "region", "ms_level", "calibration", "mobility_bins",
 )  # fmt: skip
 """Names of the settings that decide the numbers."""
 
@@ -54,6 +61,11 @@ class Settings:
     spectrum_type : overrides what header and data say
     layout : "csc" for fast ion images, "csr" for fast spectra
     pixel_size : (x, y) in micrometres, or None to believe the header
+    spectrum : which of a frame's two spectra, or "auto" for what the acquisition declares
+    region : numbers of the regions to convert, or None for all
+    ms_level : 1 or 2, or None where the source holds one level only
+    calibration : "exact", or "chord" to approximate m/z where no exact formula is known
+    mobility_bins : bins of the table by ion mobility, or None for no such table
     id : prefix of the element names in the store
     compression, compression_level, chunk_size : codec, 1 to 9, elements; None: of the preset
     preset : what the three above default to
@@ -67,6 +79,10 @@ class Settings:
     check_source : compare the source with the identifier and the checksum that it declares
     durable : write everything through to the disk before it is renamed into place
     ignore_space : start even where the disk may be too small
+    to : what to write; "auto" goes by the name of the output
+    mzpeak_layout, dialect : form of an mzPeak
+    lossless : keep every zero of a profile in an mzPeak
+    resampled : write the resampled spectra to an mzPeak instead of those of the source
     """
 
     axis: str = "auto"
@@ -84,6 +100,11 @@ class Settings:
     spectrum_type: SpectrumType = "auto"
     layout: Layout = "csc"
     pixel_size: tuple[float, float] | None = None
+    spectrum: SpectrumKind = "auto"
+    region: tuple[int, ...] | None = None
+    ms_level: int | None = None
+    calibration: CalibrationChoice = "exact"
+    mobility_bins: int | None = None
     id: str = "msi"
     compression: Compression | None = None
     compression_level: int | None = None
@@ -99,6 +120,11 @@ class Settings:
     check_source: bool = False
     durable: bool = False
     ignore_space: bool = False
+    to: Target = "auto"
+    mzpeak_layout: MzPeakLayout = "point"
+    dialect: Dialect = "split"
+    lossless: bool = False
+    resampled: bool = False
 
     def __post_init__(self) -> None:
         _check_words(self)
@@ -127,13 +153,35 @@ class Settings:
     def from_json(cls, value: dict[str, Any]) -> Settings:
         """Return the settings that `to_json` wrote."""
         known = {item.name for item in fields(cls)}
-        pairs = {"bin_width", "mz_range", "pixel_size", "devices"}
+        pairs = {"bin_width", "mz_range", "pixel_size", "region", "devices"}
         kept: dict[str, Any] = {
             name: tuple(entry) if name in pairs and entry is not None else entry
             for name, entry in value.items()
             if name in known
         }
         return cls(**kept)
+
+
+OF_AXIS = (
+    "axis", "bins", "bin_width", "bin_ppm", "mz_range", "method", "quantity", "threshold", "gap",
+)  # fmt: skip
+"""Settings that mean nothing to spectra that are not resampled."""
+OF_MZPEAK = ("mzpeak_layout", "dialect", "lossless", "resampled")
+"""Settings that mean nothing to a store."""
+
+
+def check_meaning(settings: Settings, names: tuple[str, ...], why: str) -> None:
+    """Raise SettingsError where a setting is given that has no meaning for what is written."""
+    for name in names:
+        if getattr(settings, name) != _DEFAULTS[name]:
+            raise SettingsError(f"--{name.replace('_', '-')} has no meaning for {why}")
+
+
+def wants_mzpeak(output: Path, settings: Settings) -> bool:
+    """Return whether an mzPeak is to be written: said, or by the name of the output."""
+    if settings.to == "auto":
+        return output.name.lower().endswith(".mzpeak")
+    return settings.to == "mzpeak"
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
@@ -143,7 +191,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 _WORDS = {
     "method": MethodName, "quantity": QuantityName, "layout": Layout, "compression": Compression,
     "duplicates": Duplicates, "spectrum_type": SpectrumType, "backend": BackendName,
-    "preset": Preset,
+    "preset": Preset, "spectrum": SpectrumKind, "calibration": CalibrationChoice,
+    "to": Target, "mzpeak_layout": MzPeakLayout, "dialect": Dialect,
 }  # fmt: skip
 
 
@@ -193,6 +242,12 @@ def _check_numbers(settings: Settings) -> None:
             _above("--pixel-size", size, "micrometres")
     if settings.compression_level is not None and not 1 <= settings.compression_level <= 9:
         raise SettingsError(f"--compression-level must be 1 to 9, got {settings.compression_level}")
+    if settings.ms_level not in (None, 1, 2):
+        raise SettingsError(f"--ms-level must be 1 or 2, got {settings.ms_level}")
+    if settings.mobility_bins is not None:
+        _check_mobility(settings)
+    for region in settings.region or ():
+        _at_least("--region", region, 0)
     _at_least("--max-bins", settings.max_bins, 1)
     if settings.workers is not None:
         _at_least("--workers", settings.workers, 1)
@@ -212,6 +267,21 @@ def _repeats(numbers: tuple[int, ...]) -> bool:
     return len(set(numbers)) < len(numbers)
 
 
+def _check_mobility(settings: Settings) -> None:
+    """Refuse what would make the table by mobility another one than the table it belongs to."""
+    _at_least("--mobility-bins", settings.mobility_bins or 0, 1)
+    if settings.method not in ("adaptive", "nearest") or settings.spectrum_type == "profile":
+        raise SettingsError(
+            "--mobility-bins puts every peak into its nearest bin; leave out --method and "
+            "--spectrum-type"
+        )
+    if settings.threshold > 0:
+        raise SettingsError(
+            f"--mobility-bins parts values that --threshold {settings.threshold:g} would then "
+            "leave out one by one; give one of the two"
+        )
+
+
 def _above(name: str, value: float, unit: str) -> None:
     if not (value > 0 and math.isfinite(value)):
         raise SettingsError(f"{name} must be above 0 {unit}, got {value:g}")
@@ -221,6 +291,8 @@ def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise SettingsError(f"{name} must be at least {least}, got {value}")
 
+
+_DEFAULTS = {item.name: item.default for item in fields(Settings)}
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
           "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
@@ -258,6 +330,14 @@ def parse_devices(text: str) -> tuple[int, ...]:
 def parse_pixel_size(text: str) -> tuple[float, float]:
     """Return a pixel size such as ``"10"`` or ``"10x20"`` as (x, y) in micrometres."""
     return _pair("--pixel-size", text, "x", "10 or 10x20", one_is_both=True)
+
+
+def parse_regions(text: str) -> tuple[int, ...]:
+    """Return region numbers such as ``"2"`` or ``"0,2"``, each once, ascending."""
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise SettingsError(f"--region {text!r} is not clear; write it like 2 or 0,2") from error
 
 
 def _pair(

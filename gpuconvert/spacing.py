@@ -76,7 +76,6 @@ def fit_spacing(mz: NDArray[np.float64], step: NDArray[np.float64]) -> SpacingMo
         (n,) float64, Th, above 0: the native step at each `mz`.
     """
     low, high = float(mz.min()), float(mz.max())
-    grid = np.linspace(low, high, 257)
     scale = high if high > 0 else 1.0
     least = 0.5 * float(step.min())
     terms = min(3, len(np.unique(mz)))
@@ -85,7 +84,9 @@ def fit_spacing(mz: NDArray[np.float64], step: NDArray[np.float64]) -> SpacingMo
         fitted = np.linalg.lstsq(powers / step[:, None], np.ones(len(mz)), rcond=None)[0]
         b0, b1, b2 = (float(value) for value in [*fitted / scale ** np.arange(terms), 0, 0][:3])
         model = SpacingModel(b0, b1, b2, 0.0, low, high)
-        if terms == 1 or float(model.step(grid).min()) >= least:
+        # A parabola is least at an end or at its vertex.
+        vertex = -0.5 * b1 / b2 if b2 else low
+        if terms == 1 or float(model.step(np.array([low, vertex, high])).min()) >= least:
             break
         terms -= 1
     error = float(np.abs(model.step(mz) / step - 1).max())

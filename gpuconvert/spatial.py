@@ -1,6 +1,7 @@
 """The SpatialData store around X: tables, pixel squares, TIC images, coordinate systems.
 
-Assembly leaves ``tables/{id}_z{z}/X`` in a staging folder; `finish_store` adds all
+Assembly leaves ``tables/{id}_z{z}/X`` in a staging folder, and where it was asked for
+``tables/{id}_z{z}_mobility/X``, by m/z and ion mobility; `finish_store` adds all
 else with pyarrow and plain files, and consolidates the metadata last. All
 elements meet in the coordinate systems ``{id}`` and ``global``, in micrometres, in
 which the pixel of column x and row y is centred at ``(x * width, y * height)``.
@@ -9,14 +10,16 @@ which the pixel of column x and row y is centred at ``(x * width, y * height)``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuconvert.cell_tables import CellResult
 from gpuconvert.coordinate_systems import shape_transformations, tic_metadata
 from gpuconvert.descriptions import (
+    MOBILITY_SUFFIX,
     SPATIALDATA_ATTRS,
     essential_metadata,
     root_attributes,
@@ -73,22 +76,23 @@ class PlaneFacts:
 
 @dataclass(frozen=True, slots=True)
 class ElementNames:
-    """What the elements of one plane are called."""
+    """What the elements of one plane are called; `mobility` is there where it was asked for."""
 
     table: str
     shapes: str
     image: str
+    mobility: str
 
 
 def element_names(dataset_id: str, z: int) -> ElementNames:
     """Return the names of the table, the shapes and the image of plane `z`."""
     stem = f"{dataset_id}_z{z}"
-    return ElementNames(stem, f"{stem}_pixels", f"{stem}_tic")
+    return ElementNames(stem, f"{stem}_pixels", f"{stem}_tic", f"{stem}{MOBILITY_SUFFIX}")
 
 
 def finish_store(
     folder: Path, acquisition: Acquisition, axis: MassAxis, planes: Sequence[PlaneFacts], *,
-    dataset_id: str, provenance: dict[str, JSON],
+    dataset_id: str, provenance: dict[str, JSON], cells: Sequence[CellResult] = (),
 ) -> None:  # fmt: skip
     """Add to a staging folder all that makes its X a SpatialData store.
 
@@ -108,6 +112,9 @@ def finish_store(
         Prefix of the element names, and a coordinate system.
     provenance
         Becomes ``uns["gpuconvert"]`` of every table; see `write_tree`.
+    cells
+        The tables by m/z and ion mobility whose X is there too, of the same planes in the
+        same order; none where they were not asked for.
 
     Raises
     ------
@@ -115,7 +122,10 @@ def finish_store(
         Where an X is missing or has another shape than its plane.
     """
     for plane in planes:
-        _check_matrix(folder, element_names(dataset_id, plane.z).table, plane, axis)
+        _check_matrix(folder, element_names(dataset_id, plane.z).table, plane, axis.n_bins)
+    for plane, facts in zip(planes, cells, strict=False):
+        name = element_names(dataset_id, plane.z).mobility
+        _check_matrix(folder, name, plane, len(facts.cells))
     for name in ("", *KINDS):
         write_group(folder / name)
     identity = _instance_ids(acquisition)
@@ -124,14 +134,17 @@ def finish_store(
         _write_table(folder, names, acquisition, plane, axis, identity[plane.rows], provenance)
         _write_shapes(folder, names, acquisition, plane, identity[plane.rows], dataset_id)
         _write_image(folder, names, acquisition, plane, dataset_id)
+    for plane, facts in zip(planes, cells, strict=False):
+        names = element_names(dataset_id, plane.z)
+        _write_cells(folder, names, acquisition, plane, facts, axis, identity[plane.rows])
     write_group(folder, root_attributes(acquisition, axis, dataset_id))
     consolidate(folder)
     seal(folder)
 
 
-def _check_matrix(folder: Path, table: str, plane: PlaneFacts, axis: MassAxis) -> None:
+def _check_matrix(folder: Path, table: str, plane: PlaneFacts, n_columns: int) -> None:
     path = f"tables/{table}/X"
-    expected = [len(plane.tic), axis.n_bins]
+    expected = [len(plane.tic), n_columns]
     matrix = read_node(folder / path)
     if matrix is None:
         raise StoreError(f"{folder} has no {path}; assemble again")
@@ -161,7 +174,43 @@ def _write_table(
     axis: MassAxis, identity: NDArray[np.int64], provenance: Mapping[str, JSON],
 ) -> None:  # fmt: skip
     table = folder / "tables" / names.table
-    link = {"region": names.shapes, "region_key": REGION_KEY, "instance_key": INSTANCE_KEY}
+    uns = _write_rows(table, names.shapes, acquisition, plane, identity)
+    _write_var(table, axis)
+    uns |= {
+        "average_spectrum": plane.average,
+        "gpuconvert": provenance,
+        "essential_metadata": essential_metadata(acquisition, axis),
+    }
+    write_tree(table, "uns", uns)
+
+
+def _write_cells(
+    folder: Path, names: ElementNames, acquisition: Acquisition, plane: PlaneFacts,
+    facts: CellResult, axis: MassAxis, identity: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Write what belongs to X by m/z and ion mobility: the same rows, a column for each cell."""
+    table = folder / "tables" / names.mobility
+    rows = replace(plane, tic=facts.tic)
+    uns: dict[str, object] = _write_rows(table, names.shapes, acquisition, rows, identity)
+    mz_bin, own = np.divmod(facts.cells, facts.mobility.n_bins)
+    edges = facts.mobility.edges
+    columns: dict[str, Column] = {
+        "mz": axis.centres[mz_bin], "mobility": facts.mobility.centres[own],
+        "mz_low": axis.edges[mz_bin], "mz_high": axis.edges[mz_bin + 1],
+        "mobility_low": edges[own], "mobility_high": edges[own + 1],
+        "mz_index": mz_bin.astype(np.int32), "mobility_index": own.astype(np.int32),
+    }  # fmt: skip
+    write_frame(table, "var", Numbered("cell_", facts.cells), columns)
+    uns |= {"average_spectrum": facts.average, "mobility_axis": facts.mobility.to_json()}
+    write_tree(table, "uns", uns)
+
+
+def _write_rows(
+    table: Path, shapes: str, acquisition: Acquisition, plane: PlaneFacts,
+    identity: NDArray[np.int64],
+) -> dict[str, object]:  # fmt: skip
+    """Write a table but for its X, `var` and `uns`; return what `uns` begins with."""
+    link = {"region": shapes, "region_key": REGION_KEY, "instance_key": INSTANCE_KEY}
     write_group(
         table,
         {
@@ -171,20 +220,13 @@ def _write_table(
             "version": "0.2",
         },
     )
-    columns = _obs_columns(acquisition, plane, identity, names.shapes)
+    columns = _obs_columns(acquisition, plane, identity, shapes)
     write_frame(table, "obs", Numbered("", identity), columns, index_name=INDEX_NAME)
-    _write_var(table, axis)
     for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
         new_group(table / name, DICT)
     places = np.stack([columns["spatial_x"], columns["spatial_y"]], axis=1)  # type: ignore[list-item]
     write_array(table / "obsm", "spatial", places)
-    uns = {
-        SPATIALDATA_ATTRS: link,
-        "average_spectrum": plane.average,
-        "gpuconvert": provenance,
-        "essential_metadata": essential_metadata(acquisition, axis),
-    }
-    write_tree(table, "uns", uns)
+    return {SPATIALDATA_ATTRS: link}
 
 
 def _obs_columns(

@@ -110,6 +110,8 @@ class Acquisition:
     mz_range : (low, high) in Th as declared by the header, or None
     warnings : sentences for the user, in the order found
     metadata : further header content as plain JSON values
+    imaging : whether the spectra have pixels; where not, they are strung along x
+    reader_bytes : memory that reading takes beside the buffers it fills, whatever is read
     """
 
     path: str
@@ -133,6 +135,8 @@ class Acquisition:
     mz_range: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    imaging: bool = True
+    reader_bytes: int = 0
 
     @property
     def n_spectra(self) -> int:
@@ -261,15 +265,23 @@ def _gather(
     return values
 
 
+def as_stored(batch: RawBatch) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+    """Return bounds, m/z and intensities of the spectra of `batch`, in order and in its dtypes.
+
+    indptr : (n_spectra + 1,) int64; spectrum s owns points [indptr[s], indptr[s + 1])
+    """
+    indptr = np.zeros(len(batch.n_points) + 1, np.int64)
+    np.cumsum(batch.n_points, out=indptr[1:])
+    mz = _gather(batch.raw, batch.mz_at, indptr, batch.mz_dtype)
+    return indptr, mz, _gather(batch.raw, batch.intensity_at, indptr, batch.intensity_dtype)
+
+
 def decode(batch: RawBatch) -> RaggedSpectra:
     """Return the spectra of `batch` as float64, in order.
 
     This is the definition of decoding; backends hold theirs against it.
     """
-    indptr = np.zeros(len(batch.n_points) + 1, np.int64)
-    np.cumsum(batch.n_points, out=indptr[1:])
-    mz = _gather(batch.raw, batch.mz_at, indptr, batch.mz_dtype)
-    intensity = _gather(batch.raw, batch.intensity_at, indptr, batch.intensity_dtype)
+    indptr, mz, intensity = as_stored(batch)
     with np.errstate(invalid="ignore"):
         # A signalling NaN of a damaged file becomes a quiet one, and is found as a fault.
         return RaggedSpectra(indptr, mz.astype(np.float64), intensity.astype(np.float64))

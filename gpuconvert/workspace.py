@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +79,18 @@ def workspace_for(output: Path, temp_dir: str | None = None) -> Workspace:
     return Workspace(target, staging, Path(temp_dir).absolute() / f"{target.name}.{tag}{PARTIAL}")
 
 
-def check_target(space: Workspace, *, overwrite: bool) -> None:
-    """Raise OutputError where the output exists and may not be replaced, or has no folder."""
+def _is_store(path: Path) -> bool:
+    return path.is_dir() and ((path / "zarr.json").exists() or not any(path.iterdir()))
+
+
+def check_target(
+    space: Workspace, *, overwrite: bool, known: Callable[[Path], bool] = _is_store,
+    kind: str = "a Zarr store",
+) -> None:  # fmt: skip
+    """Raise OutputError where the output exists and may not be replaced, or has no folder.
+
+    Only what is `known` as an earlier output of this `kind` is ever replaced.
+    """
     if not space.output.parent.is_dir():
         raise OutputError(
             errno.ENOENT,
@@ -90,13 +100,10 @@ def check_target(space: Workspace, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise OutputError(errno.EEXIST, f"{space.output} exists; give --overwrite to replace it")
-    known = space.output.is_dir() and (
-        (space.output / "zarr.json").exists() or not any(space.output.iterdir())
-    )
-    if not known:
+    if not known(space.output):
         raise OutputError(
             errno.EEXIST,
-            f"{space.output} is not a Zarr store and is not replaced; remove it or name another",
+            f"{space.output} is not {kind} and is not replaced; remove it or name another",
         )
 
 

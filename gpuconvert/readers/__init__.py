@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.errors import SourceError, SourceMissingError
+from gpuconvert.errors import SettingsError, SourceError, SourceMissingError
+from gpuconvert.mobility_axis import MobilityAxis
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import Acquisition, RawBatch
 
@@ -50,21 +51,64 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class MobilityReader(Protocol):
+    """A reader whose spectra can be had parted by ion mobility as well.
+
+    mobility : the bins, or None where they were not asked for
+    """
+
+    acquisition: Acquisition
+    mobility: MobilityAxis | None
+
+    def read_mobility(self, first: int, last: int, into: NDArray[np.uint8]) -> RawBatch:
+        """Return rows [first, last) as one spectrum for every mobility bin that occurs.
+
+        Number ``row * n_bins + bin`` stands for a row of the batch, ascending. Together
+        the spectra of a row have the counts of its spectrum. Otherwise as `Reader.read`.
+        """
+        ...
+
+
 FORMATS: dict[str, str] = {
     ".imzml": "gpuconvert.readers.imzml:ImzmlReader",
     ".imzml.gz": "gpuconvert.readers.imzml:ImzmlReader",
+    ".d": "gpuconvert.readers.bruker:BrukerReader",
+    ".mzpeak": "gpuconvert.readers.mzpeak:MzPeakReader",
 }
 """Reader class by lower-case suffix, longest first; loaded when first needed."""
 
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "ibd": (".imzml", ".imzml.gz"),
+    "spectrum": (".d",),
+    "region": (".d",),
+    "ms_level": (".d",),
+    "calibration": (".d",),
+    "mobility_bins": (".d",),
+}
+"""Settings that mean something for some formats only, and the suffixes of those."""
 
-def _find_format(path: Path) -> str:
+
+def find_suffix(path: Path) -> str:
+    """Return the entry of `FORMATS` that `path` belongs to; SourceError where there is none."""
     name = path.name.lower()
     for suffix in sorted(FORMATS, key=len, reverse=True):
         if name.endswith(suffix):
-            return FORMATS[suffix]
+            return suffix
     raise SourceError(
         f"{path} is not a known kind of input: expected a name ending in {', '.join(FORMATS)}"
     )
+
+
+def _check_options(suffix: str, settings: Settings) -> None:
+    """Refuse a setting that means nothing for a format, where it was given."""
+    default = Settings()
+    for name, suffixes in OPTIONS.items():
+        if suffix not in suffixes and getattr(settings, name) != getattr(default, name):
+            raise SettingsError(
+                f"--{name.replace('_', '-')} has no meaning for {suffix} sources, only for "
+                f"{', '.join(suffixes)}; leave it out"
+            )
 
 
 def open_reader(path: str | Path, settings: Settings) -> Reader:
@@ -76,14 +120,34 @@ def open_reader(path: str | Path, settings: Settings) -> Reader:
         Where nothing is at `path`.
     SourceError
         Where the input is refused.
+    SettingsError
+        Where a setting is given that has no meaning for the format.
     """
     source = Path(path)
     if not source.exists():
         raise SourceMissingError(f"{source} does not exist; check the path")
-    module, _, name = _find_format(source).partition(":")
+    suffix = find_suffix(source)
+    _check_options(suffix, settings)
+    module, _, name = FORMATS[suffix].partition(":")
     reader: Any = getattr(importlib.import_module(module), name)
     opened: Reader = reader(source, settings)
     return opened
+
+
+def require_pixels(acquisition: Acquisition) -> None:
+    """Raise SourceError where the spectra of a source have no pixels."""
+    if not acquisition.imaging:
+        raise SourceError(
+            f"{acquisition.path} is no imaging data: none of its {acquisition.n_spectra} spectra "
+            "has a position; 'gpuconvert inspect' shows what is in it"
+        )
+
+
+def with_mobility(reader: Reader) -> tuple[MobilityReader, MobilityAxis] | None:
+    """Return a reader that parts its spectra by ion mobility, and the bins; None if not asked."""
+    if isinstance(reader, MobilityReader) and reader.mobility is not None:
+        return reader, reader.mobility
+    return None
 
 
 def cut_batches(

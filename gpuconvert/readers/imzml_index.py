@@ -78,7 +78,7 @@ def build_index(
     shared = _is_shared(header, checker, findings)
     encodings, encoding = _encodings(header, checker, findings, settings)
     z, y, x, origin = _rebase(path, table, findings)
-    rows = _row_order(path, (z, y, x), origin, findings, settings.duplicates)
+    rows = row_order(path, (z, y, x), origin, findings, settings.duplicates)
     chosen = _choose_scan_settings(header, (x, y), origin, findings)
     size, size_source = _pixel_size(path, chosen, findings, settings)
     mz, intensity = checker.mz, checker.intensity
@@ -255,7 +255,7 @@ def _rebase(
     return based[0], based[1], based[2], (origin["x"], origin["y"], origin["z"])
 
 
-def _row_order(
+def row_order(
     path: Path, zyx: tuple[Longs, Longs, Longs], origin: tuple[int, int, int],
     findings: Findings, duplicates: str,
 ) -> Longs:  # fmt: skip

@@ -1,7 +1,8 @@
 """The independent verifier: a finished store read again, by itself and against its source.
 
-It shares no code with what wrote the store: Zarr alone reads the store, pyimzML reads
-the source, and what resampling may do to a spectrum is bounded from its definition.
+It shares no code with what wrote the store: Zarr alone reads the store, pyimzML (or a
+slow reading of Bruker's folders, or plain zipfile and pyarrow) the source, and what
+resampling may do to a spectrum is bounded from its definition.
 X is streamed. A check that fails is an answer; only what cannot be verified at all
 (no store, no source) is an error.
 """
@@ -10,15 +11,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpuconvert.errors import StoreError
 from gpuconvert.quality import Quality
+from gpuconvert.verification.bruker import BrukerOracle
 from gpuconvert.verification.checks import Check, Ledger
 from gpuconvert.verification.compare import compare
 from gpuconvert.verification.integrity import check_integrity
-from gpuconvert.verification.oracle import Oracle
+from gpuconvert.verification.mobility import SUFFIX, check_mobility, compare_mobility
+from gpuconvert.verification.sources import open_source
 from gpuconvert.verification.store import Store
 from gpuconvert.verification.structure import check_metadata, check_table
 
@@ -66,27 +70,34 @@ def verify(store: Path, source: Path | None = None, ibd: Path | None = None) -> 
     store
         The folder of the store.
     source
-        The imzML file that it was made of, to compare with.
+        The imzML, ``.d`` folder or mzPeak that it was made of, to compare with.
     ibd
-        Its binary file, where that is not beside it under the same name.
+        The binary file of an imzML, where that is not beside it under the same name.
 
     Raises
     ------
     StoreError
         Where `store` is no store at all.
     SourceError
-        Where `source` is no imzML file that pyimzML can read.
+        Where `source` is of another kind, or cannot be read.
     """
     opened = Store(store)
     ledger = Ledger()
     with ExitStack() as stack:
-        oracle = None if source is None else stack.enter_context(Oracle(source, ibd))
+        oracle = None if source is None else stack.enter_context(open_source(source, ibd, opened))
         ledger.run("consolidated metadata", lambda: check_metadata(opened))
         ledger.run("integrity", lambda: check_integrity(opened))
         names = opened.children("tables")
         if not names:
             raise StoreError(f"{store} has no tables")
-        tables = [check_table(opened, name, ledger) for name in names]
+        mains = [name for name in names if not name.endswith(SUFFIX)]
+        tables = [check_table(opened, name, ledger) for name in mains]
+        by_name = dict(zip(mains, tables, strict=True))
+        parted = [
+            check_mobility(opened, name, by_name.get(name.removesuffix(SUFFIX)), ledger)
+            for name in names
+            if name.endswith(SUFFIX)
+        ]
         good = [table for table in tables if table is not None]
         if oracle is None:
             return Verification(tuple(ledger.checks))
@@ -95,4 +106,7 @@ def verify(store: Path, source: Path | None = None, ibd: Path | None = None) -> 
             return Verification(tuple(ledger.checks))
         ratio = opened.n_bytes / max(1, oracle.n_bytes)
         quality = compare(good, oracle, ratio, ledger)
+        for table in parted:
+            if table is not None and isinstance(oracle, BrukerOracle):
+                ledger.run(f"source of {table.name}", partial(compare_mobility, table, oracle))
         return Verification(tuple(ledger.checks), quality)

@@ -13,7 +13,7 @@ from gpuconvert.quality import Quality, measure, peak_figures
 from gpuconvert.spectra import RaggedSpectra
 from gpuconvert.verification.bounds import Bins, Spectrum, merged, misplaced, moments, overshoot
 from gpuconvert.verification.checks import TOLERANCE, Ledger
-from gpuconvert.verification.oracle import Oracle
+from gpuconvert.verification.sources import Spectra
 from gpuconvert.verification.structure import Recipe, Table
 
 MAX_MZ, MAX_INTENSITY = 1e6, 1e30
@@ -61,7 +61,7 @@ class Source:
 
 
 def compare(
-    tables: Sequence[Table], oracle: Oracle, size_ratio: float, ledger: Ledger
+    tables: Sequence[Table], oracle: Spectra, size_ratio: float, ledger: Ledger
 ) -> Quality | None:
     """Check all tables of a store against their source; return what the conversion did.
 
@@ -104,7 +104,7 @@ def _gather_rows(tables: Sequence[Table]) -> tuple[str, Rows]:
     return f"{len(tables)} table(s), {len(rows.tic):,} rows", rows
 
 
-def _match_pixels(rows: Rows, oracle: Oracle) -> tuple[str, Ints]:
+def _match_pixels(rows: Rows, oracle: Spectra) -> tuple[str, Ints]:
     """Return the row that each spectrum became part of, -1 for none; (n_spectra,)."""
     extent = np.maximum(rows.places.max(axis=0), oracle.coordinates.max(axis=0)) + 1
     row_key = _key(rows.places, extent)
@@ -148,12 +148,12 @@ def _place(key: int, extent: Ints) -> str:
     return f"x={x}, y={y}, z={z}"
 
 
-def _check_columns(rows: Rows, oracle: Oracle, owner: Ints) -> tuple[str, None]:
+def _check_columns(rows: Rows, oracle: Spectra, owner: Ints) -> tuple[str, None]:
     """Check what obs says of the one spectrum that became each row."""
     used = np.flatnonzero(owner >= 0)
     for name, found, expected in (
         ("n_points", rows.n_points, oracle.n_points[used]),
-        ("acquisition_order", rows.order, used),
+        ("acquisition_order", rows.order, oracle.order[used]),
     ):
         off = np.flatnonzero(found[owner[used]] != expected)
         if len(off):
@@ -171,7 +171,7 @@ def _pixel(rows: Rows, row: int) -> str:
 
 
 def _read_source(
-    tables: Sequence[Table], rows: Rows, oracle: Oracle, owner: Ints
+    tables: Sequence[Table], rows: Rows, oracle: Spectra, owner: Ints
 ) -> tuple[str, Source]:
     """Read every spectrum of the source once."""
     n_rows = len(rows.tic)

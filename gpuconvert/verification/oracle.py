@@ -60,12 +60,11 @@ class Oracle:
 
     coordinates : (n_spectra, 3) int64; x, y, z, each from 0 at the smallest observed
     n_points : (n_spectra,) int64
+    order : (n_spectra,) int64, 0, 1, 2, ...
     """
 
     def __init__(self, path: Path, ibd: Path | None = None) -> None:
         """Open `path`; SourceError where it is no imzML file that pyimzML can read."""
-        if not path.name.lower().endswith((".imzml", ".imzml.gz")):
-            raise SourceError(f"{path} is not imzML, the only kind of source that verify reads")
         if not path.is_file():
             raise SourceMissingError(f"{path} does not exist; check the path")
         self.path = path
@@ -84,6 +83,7 @@ class Oracle:
                 f"{path} cannot be read by pyimzML, on which verify relies: {error!r}"
             ) from error
         self.n_points = np.array(self._parser.intensityLengths, np.int64)
+        self.order = np.arange(len(self.n_points))
 
     def __enter__(self) -> Self:
         return self

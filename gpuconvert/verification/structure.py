@@ -134,11 +134,11 @@ def _comparable(entry: Json) -> Json:
 def check_table(store: Store, name: str, ledger: Ledger) -> Table | None:
     """Check one table and what belongs to it; return it where a comparison can build on it."""
     key = f"tables/{name}"
-    shape = ledger.run(f"{key} frames", lambda: _check_frames(store, key))
+    shape = ledger.run(f"{key} frames", lambda: check_frames(store, key))
     if shape is None:
         return None
     axis = ledger.run(f"{key} mass axis", lambda: _check_axis(store, key))
-    obs = ledger.run(f"{key} columns", lambda: _read_columns(store, key))
+    obs = ledger.run(f"{key} columns", lambda: read_columns(store, key))
     if obs is not None:
         ledger.run(f"{key} places", lambda: check_places(store, key, obs, _plane(name)))
         ledger.run(f"{key} image", lambda: check_image(store, name, obs))
@@ -164,12 +164,12 @@ def _check_matrix(
     scan = ledger.run(f"{key} entries", lambda: scan_matrix(store, matrix, sample, centres))
     if scan is None:
         return None
-    ledger.run(f"{key} tic", lambda: _check_tic(store, key, scan))
+    ledger.run(f"{key} tic", lambda: check_tic(store, key, scan))
     ledger.run(f"{key} average spectrum", lambda: _check_average(store, key, scan))
     return sample, scan
 
 
-def _read_columns(store: Store, key: str) -> tuple[str, dict[str, Floats]]:
+def read_columns(store: Store, key: str) -> tuple[str, dict[str, Floats]]:
     """Return the columns NEEDED, all finite numbers."""
     obs = {column: store.numbers(f"{key}/obs/{column}") for column in NEEDED["obs"]}
     for column, values in obs.items():
@@ -194,7 +194,7 @@ def _plane(name: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _check_frames(store: Store, key: str) -> tuple[str, tuple[int, int]]:
+def check_frames(store: Store, key: str) -> tuple[str, tuple[int, int]]:
     """Check encodings and the lengths of all columns; return (n_obs, n_var)."""
     _expect_encoding(store, key, "anndata")
     lengths: dict[str, int] = {}
@@ -305,7 +305,7 @@ def _read_recipe(store: Store, key: str) -> tuple[str, Recipe]:
     return f"{' or '.join(methods)}, quantity {quantity}, threshold {threshold:g}", recipe
 
 
-def _check_tic(store: Store, key: str, scan: Scan) -> tuple[str, None]:
+def check_tic(store: Store, key: str, scan: Scan) -> tuple[str, None]:
     """Check that obs/tic is what the rows of X add up to."""
     tic = store.numbers(f"{key}/obs/tic")
     off = ~(np.abs(tic - scan.row_sums) <= TOLERANCE * scan.row_sums)

@@ -11,6 +11,8 @@ from hypothesis.extra import numpy as arrays
 
 from gpuconvert.backends.launches import by_bin, halve_image, strip_zero_runs
 from gpuconvert.spectra import CsrBlock
+from gpuconvert.zero_runs import DROPPED, MARKED
+from gpuconvert.zero_walk import zero_roles
 from tests.kernels.emulator import EmulatedQueue
 from tests.kernels.slow import half, null_mask, strip
 
@@ -39,6 +41,17 @@ def test_zero_runs_are_stripped_and_marked_as_in_two_steps(spectra):
         kept = strip(spectrum)
         wanted.append((kept, null_mask([spectrum[i] for i in kept])))
     assert stripped(spectra) == wanted
+
+
+@given(spectra=st.lists(st.lists(INTENSITIES, max_size=14), max_size=6))
+def test_kernels_and_the_walk_of_the_processor_agree(spectra):
+    indptr = np.cumsum([0, *map(len, spectra)]).astype(np.int64)
+    flat = np.array([value for spectrum in spectra for value in spectrum], np.float64)
+    roles = zero_roles(indptr, flat)
+    for s, (kept, null) in enumerate(stripped(spectra)):
+        own = roles[indptr[s] : indptr[s + 1]]
+        assert np.flatnonzero(own != DROPPED).tolist() == kept
+        assert (own[own != DROPPED] == MARKED).tolist() == null
 
 
 @given(spectrum=st.lists(INTENSITIES, max_size=40))

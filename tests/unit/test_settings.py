@@ -9,13 +9,15 @@ from gpuconvert.settings import (
     parse_devices,
     parse_pixel_size,
     parse_range,
+    parse_regions,
 )
 
 
 def test_settings_come_back_from_json_as_they_were():
     settings = Settings(
-        axis="orbitrap", bin_width=(0.01, 400.0), mz_range=(100.0, 900.0), pixel_size=(10.0, 20.0)
-    )
+        axis="orbitrap", bin_width=(0.01, 400.0), mz_range=(100.0, 900.0),
+        pixel_size=(10.0, 20.0), region=(0, 2), ms_level=2, spectrum="profile",
+    )  # fmt: skip
     assert Settings.from_json(settings.to_json()) == settings
 
 
@@ -41,6 +43,11 @@ def test_numbers_of_devices_are_read_and_kept():
 def test_what_decides_the_numbers_shows():
     assert Settings(threshold=1.0).conversion() != Settings().conversion()
     assert Settings(layout="csr").conversion() != Settings().conversion()
+    for asked in (
+        {"spectrum": "line"}, {"region": (1,)}, {"ms_level": 1}, {"calibration": "chord"},
+        {"mobility_bins": 50},
+    ):  # fmt: skip
+        assert Settings(**asked).conversion() != Settings().conversion()
 
 
 @pytest.mark.parametrize(
@@ -65,6 +72,16 @@ def test_what_decides_the_numbers_shows():
         ({"chunk_size": 1}, "--chunk-size must be at least 1024, got 1"),
         ({"max_bins": 0}, "--max-bins must be at least 1, got 0"),
         ({"memory": 0}, "--memory must be at least 1, got 0"),
+        ({"spectrum": "peaks"}, "unknown --spectrum 'peaks'; available: auto, line, profile"),
+        ({"calibration": "linear"}, "unknown --calibration 'linear'; available: exact, chord"),
+        ({"region": (0, -1)}, "--region must be at least 0, got -1"),
+        ({"ms_level": 3}, "--ms-level must be 1 or 2, got 3"),
+        ({"mobility_bins": 0}, "--mobility-bins must be at least 1, got 0"),
+        (
+            {"mobility_bins": 5, "method": "linear"},
+            "--mobility-bins puts every peak into its nearest bin; leave out --method",
+        ),
+        ({"mobility_bins": 5, "threshold": 1.0}, "--mobility-bins parts values that --threshold 1"),
         ({"devices": ()}, r"--devices must be different numbers from 0, got \[\]"),
         ({"devices": (1, 1)}, r"--devices must be different numbers from 0, got \[1, 1\]"),
         ({"devices": (0, -1)}, r"--devices must be different numbers from 0, got \[0, -1\]"),
@@ -90,6 +107,7 @@ def test_ranges_widths_and_pixel_sizes_are_read():
     assert parse_bin_width("0.005@400") == (0.005, 400.0)
     assert parse_pixel_size("10") == (10.0, 10.0)
     assert parse_pixel_size("10x20") == (10.0, 20.0)
+    assert parse_regions("2, 0,2") == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +118,7 @@ def test_ranges_widths_and_pixel_sizes_are_read():
         (parse_range, "100-1000", "--mz-range '100-1000' is not clear; write it like 100:1000"),
         (parse_range, "a:b", "--mz-range 'a:b' is not clear"),
         (parse_bin_width, "0.005", "write it like 0.005@400"),
+        (parse_regions, "left", "--region 'left' is not clear; write it like 2 or 0,2"),
         (parse_devices, "0;1", "--devices '0;1' is not clear; write it like 0,1"),
         (parse_pixel_size, "10um", "--pixel-size '10um' is not clear"),
     ],

@@ -94,3 +94,13 @@ def test_m_z_zero_can_be_fitted():
     assert fit_spacing(np.array([0.0]), np.array([0.5])).step(np.array([3.0])) == pytest.approx(
         [0.5]
     )
+
+
+def test_a_narrow_dip_between_the_ends_is_seen():
+    # The fitted parabola falls below 0 over less than a 257th of the range.
+    mz = np.array([1627.91625, 4.92566159, 77.5566363, 1.61987394, 64.8868896, 15.7284576])
+    step = np.array(
+        [11.9049127, 0.0693999289, 1.36784146, 0.0742794332, 2.81178690e-5, 0.0110167539]
+    )
+    model = fit_spacing(mz, step)
+    assert (model.step(np.linspace(mz.min(), mz.max(), 5000)) > 0).all()
