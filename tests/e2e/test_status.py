@@ -134,11 +134,11 @@ SIGNALLED = """
 import os, sys
 from gpuconvert import cli, pipeline
 number = int(sys.argv.pop())
-resample = pipeline._resample
-def signalled(*args):
+resample = pipeline.resample
+def signalled(*args, **options):
     os.kill(os.getpid(), number)
-    return resample(*args)
-pipeline._resample = signalled
+    return resample(*args, **options)
+pipeline.resample = signalled
 cli.main()
 """
 
