@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuconvert import conversion, exporting, inspection
-from gpuconvert.conversion import Summary
 from gpuconvert.errors import SettingsError
 from gpuconvert.exporting import Export
 from gpuconvert.finished_store import open_store
@@ -25,6 +24,7 @@ from gpuconvert.settings import (
     parse_regions,
 )
 from gpuconvert.stages import Listener, Monitor
+from gpuconvert.summary import Summary
 from gpuconvert.verification import Verification
 from gpuconvert.verification import verify as _verify
 

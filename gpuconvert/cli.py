@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         status,
     )
     from gpuconvert import verification as verifying
+    from gpuconvert.summary import Summary
 else:
 
     def _when_used(name: str) -> ModuleType:
@@ -113,7 +114,8 @@ ends where it stands. Everything on disk appears by rename, so nothing is lost b
 STOPPED = "stopped: run the same command again to continue\n"
 
 
-def _end_now() -> None:
+def _end_now(_number: int = 0, _frame: FrameType | None = None) -> None:
+    """End this process where it stands; also a handler of signals."""
     sys.stderr.write(STOPPED)
     sys.stderr.flush()
     os._exit(Stopped.exit_code)
@@ -121,18 +123,18 @@ def _end_now() -> None:
 
 @contextmanager
 def _stoppable(log_file: Path | None = None) -> Iterator[stages.Monitor]:
-    """Turn SIGINT and SIGTERM into a wish to stop; a second SIGINT ends at once."""
+    """Turn SIGINT and SIGTERM into a wish to stop; a second one ends at once."""
     with ExitStack() as stack:
         timer = threading.Timer(GRACE, _end_now)
         timer.daemon = True
         asked = threading.Event()
 
         def ask(_number: int, _frame: FrameType | None) -> None:
-            if not asked.is_set():
-                asked.set()
-                timer.start()
+            if asked.is_set():
+                _end_now()
+            asked.set()
+            timer.start()
             monitor.stop()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
         log = None
         if log_file is not None:
@@ -149,10 +151,11 @@ def _stoppable(log_file: Path | None = None) -> Iterator[stages.Monitor]:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    console.say([json.dumps(value, indent=2, default=str)])
+    # JSON escapes control characters itself.
+    console.say(json.dumps(value, indent=2, default=str).splitlines())
 
 
-def _show(summary: conversion.Summary, *, as_json: bool) -> None:
+def _show(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         _print_json(summary.to_json())
         return
@@ -160,7 +163,7 @@ def _show(summary: conversion.Summary, *, as_json: bool) -> None:
     console.say(console.summary_lines(summary))
 
 
-def _write_quality(path: Path | None, summary: conversion.Summary) -> None:
+def _write_quality(path: Path | None, summary: Summary) -> None:
     if path is not None:
         report.write_report(
             path, summary=summary.to_json(), decision_lines=summary.decision,
@@ -373,6 +376,8 @@ def main() -> None:
     """Run the program: `call` in a process of its own, which ends here."""
     # This process is ours: as a library we leave its allocator alone.
     keep_freed_memory()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, _end_now)
     try:
         call(sys.argv[1:])
     except SystemExit as ended:
@@ -392,5 +397,14 @@ def call(arguments: Sequence[str]) -> None:
     except GpuconvertError as error:
         if "--debug" in words[:1]:
             traceback.print_exc()
-        sys.stderr.write(STOPPED if isinstance(error, Stopped) else f"error: {error}\n")
+        sys.stderr.write(
+            STOPPED if isinstance(error, Stopped) else f"error: {console.printable(str(error))}\n"
+        )
         raise SystemExit(error.exit_code) from None
+    except MemoryError as error:
+        # The projection covers what we allocate; others may have taken the rest meanwhile.
+        sys.stderr.write(
+            f"error: memory ran out ({console.printable(str(error))}); give a smaller --memory or "
+            "fewer --workers, and run the same command again\n"
+        )
+        raise SystemExit(1) from None

@@ -12,10 +12,10 @@ from gpuconvert.report import format_bytes, format_count, format_seconds
 from gpuconvert.stages import Listener
 
 if TYPE_CHECKING:
-    from gpuconvert.conversion import Summary
     from gpuconvert.exporting import Export
     from gpuconvert.inspection import Inspection
     from gpuconvert.status import Status
+    from gpuconvert.summary import Summary
 
 LABEL = 15
 """Width of the column of labels, in characters."""
@@ -33,15 +33,23 @@ def listening() -> Iterator[Listener | None]:
         yield bar
 
 
+def printable(text: str) -> str:
+    """Return `text` as one line without control characters: names and headers hold any."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
+
+
 def say(lines: Sequence[str]) -> None:
     """Write result lines to stdout."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     sys.stdout.flush()
 
 
 def warn(lines: Sequence[str]) -> None:
     """Write warnings to stderr."""
-    sys.stderr.write("".join(f"warning: {line}\n" for line in lines))
+    sys.stderr.write("".join(f"warning: {printable(line)}\n" for line in lines))
     sys.stderr.flush()
 
 

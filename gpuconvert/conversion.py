@@ -12,27 +12,21 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gpuconvert.assemble import PlaneResult, assemble_plane
 from gpuconvert.backends import Backend, choose_backend
 from gpuconvert.cell_tables import CellResult, assemble_cells
 from gpuconvert.decision import AxisDecision
 from gpuconvert.errors import (
-    DamagedPartError,
-    GpuconvertError,
-    OutputError,
     PlanError,
     SettingsError,
     SourceError,
-    SourceReadError,
     Stopped,
 )
 from gpuconvert.executors import make_executor
 from gpuconvert.finished_store import read_summary as read_store
-from gpuconvert.heartbeat import Heartbeat
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
 from gpuconvert.parts import PartSummary, read_summary, sweep
@@ -44,17 +38,16 @@ from gpuconvert.provenance import canonical_json
 from gpuconvert.quality import Quality
 from gpuconvert.readers import Reader, open_reader, require_pixels, with_mobility
 from gpuconvert.record import describe, judge
+from gpuconvert.safeguards import beating, checked, damaged_removed, held, in_words
 from gpuconvert.settings import OF_MZPEAK, Settings, check_meaning, wants_mzpeak
-from gpuconvert.source_check import SourceCheck
 from gpuconvert.spatial import PlaneFacts, element_names, finish_store
 from gpuconvert.stages import Monitor
+from gpuconvert.summary import Summary
 from gpuconvert.workspace import (
     Workspace,
     check_room,
     check_target,
     commit,
-    discard,
-    locked,
     workspace_for,
 )
 
@@ -62,55 +55,6 @@ SMALL_FILES = 2 << 20
 """Disk space of the small files of one plane: some 180, each in blocks of its own."""
 BIN_BYTES_STORED = 64
 """Name, m/z, edges and mean of one bin in the store, before compression."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did.
-
-    output : the finished store
-    n_spectra, n_pixels, n_bins, n_nonzeros : sizes
-    decision : what was detected, in sentences
-    backend : which one, and why
-    quality : how well the store says what the source said
-    warnings : sentences, of the header and of the decision
-    source_check : whether the source is what it declares, in words
-    parts, parts_reused : partitions, and how many of them an earlier run had finished
-    dropped, sorted : points dropped and spectra sorted by ``--repair``
-    seconds : wall time
-    stages : seconds of every stage, summed over threads
-    peak_memory, projected_memory : bytes
-    stored : effective storage parameters, read back from the store
-    """
-
-    output: str
-    n_spectra: int
-    n_pixels: int
-    n_bins: int
-    n_nonzeros: int
-    decision: tuple[str, ...]
-    backend: str
-    quality: Quality
-    warnings: tuple[str, ...]
-    source_check: str
-    parts: int
-    parts_reused: int
-    dropped: int
-    sorted: int
-    seconds: float
-    stages: dict[str, float]
-    peak_memory: int
-    projected_memory: int
-    stored: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the summary as plain JSON values."""
-        value = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return value | {
-            "quality": self.quality.to_json(),
-            "decision": list(self.decision),
-            "warnings": list(self.warnings),
-        }
 
 
 def _reuse(space: Workspace, reader: Reader, settings: Settings, backend: Backend) -> Plan | None:
@@ -182,38 +126,6 @@ def _opened(source: Path, settings: Settings, monitor: Monitor) -> Iterator[Read
         yield reader
     finally:
         reader.close()
-
-
-@contextmanager
-def _held(space: Workspace, *, overwrite: bool) -> Iterator[None]:
-    """Hold the workspace; leave nothing behind where there is nothing to continue from."""
-    with locked(space):
-        try:
-            # Taking the lock may have moved an older store back.
-            check_target(space, overwrite=overwrite)
-            with _in_words(space):
-                yield
-        except GpuconvertError as error:
-            refused = isinstance(error, SourceError) and not isinstance(error, SourceReadError)
-            if refused or not space.plan.is_file():
-                discard(space)
-            raise
-
-
-@contextmanager
-def _in_words(space: Workspace) -> Iterator[None]:
-    """Turn what the system says of files into a sentence with a remedy."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, GpuconvertError):
-            raise
-        raise OutputError(
-            error.errno,
-            f"the work on {space.output} broke off ({error.filename or 'file'}: "
-            f"{error.strerror}); mend that and run the same command again, finished "
-            "partitions are kept",
-        ) from error
 
 
 def _convert_all(job: Job, executor: Executor | None) -> int:
@@ -296,7 +208,7 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
     n_bytes = 8 * sum(part.n_nonzeros for part in found if part)
     job.monitor.begin("assemble", n_bytes)
     begun = time.perf_counter()
-    with _damaged_removed(), make_executor(job.plan.layout.workers) as executor:
+    with damaged_removed(), make_executor(job.plan.layout.workers) as executor:
         results = [
             assemble_plane(
                 job.plan,
@@ -312,23 +224,13 @@ def _assemble_all(job: Job) -> list[PlaneResult]:
     return results
 
 
-@contextmanager
-def _damaged_removed() -> Iterator[None]:
-    """Remove a part that turns out damaged, so that the same command makes it again."""
-    try:
-        yield
-    except DamagedPartError as error:
-        shutil.rmtree(error.folder, ignore_errors=True)
-        raise
-
-
 def _assemble_mobility(job: Job) -> list[CellResult]:
     """Write X by m/z and ion mobility of every plane, where that was asked for."""
     parted = with_mobility(job.reader)
     if parted is None:
         return []
     tables = job.space.store / "tables"
-    with _damaged_removed(), make_executor(job.plan.layout.workers) as executor:
+    with damaged_removed(), make_executor(job.plan.layout.workers) as executor:
         return [
             assemble_cells(
                 job.plan, number, job.space.parts,
@@ -362,28 +264,6 @@ def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
         )  # fmt: skip
     job.monitor.check()
     return quality, results
-
-
-@contextmanager
-def _checked(reader: Reader, settings: Settings) -> Iterator[SourceCheck | None]:
-    """Compare the source with what it declares, in a thread, where that was asked for."""
-    if not settings.check_source:
-        yield None
-        return
-    with SourceCheck(reader) as check:
-        yield check
-
-
-@contextmanager
-def _beating(job: Job) -> Iterator[None]:
-    """Write beside the output what is being done."""
-    job.space.staging.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "output": str(job.space.output), "source": job.plan.source, "work": str(job.space.work),
-        "projected_memory": job.plan.projection.memory,
-    }  # fmt: skip
-    with Heartbeat(job.space.status, facts) as heartbeat, job.monitor.heard_by(heartbeat):
-        yield
 
 
 def _summary(
@@ -451,10 +331,10 @@ def run(
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
         backend, line = choose_backend(settings.backend, settings.devices or ())
-        with _held(space, overwrite=overwrite), _checked(reader, settings) as check:
+        with held(space, overwrite=overwrite), checked(reader, settings) as check:
             plan, sample = _prepare(space, reader, settings, backend, monitor)
             job = Job(plan, reader, backend, line, space, monitor, sample, check)
-            with _beating(job):
+            with beating(job):
                 reused = _convert_all(job, executor)
                 quality, results = _finish(job)
             commit(space, durable=settings.durable)
@@ -472,7 +352,7 @@ def make(
     check_target(space, overwrite=overwrite)
     with _opened(source, settings, monitor) as reader:
         backend, _ = choose_backend(settings.backend, settings.devices or ())
-        with _held(space, overwrite=overwrite):
+        with held(space, overwrite=overwrite):
             plan, _ = _prepare(space, reader, settings, backend, monitor)
     return space.plan, plan
 
@@ -507,7 +387,7 @@ def convert_part(
         _check_source(plan, reader)
         chosen, line = choose_backend(backend or plan.settings.backend, plan.settings.devices or ())
         job = Job(plan, reader, chosen, line, space, monitor)
-        with _in_words(space):
+        with in_words(space):
             return _attempt(job.work(), index)
 
 
@@ -522,9 +402,9 @@ def assemble(
     with _opened(Path(plan.source), plan.settings, monitor) as reader:
         _check_source(plan, reader)
         backend, line = choose_backend(plan.settings.backend, plan.settings.devices or ())
-        with _held(space, overwrite=overwrite), _checked(reader, plan.settings) as check:
+        with held(space, overwrite=overwrite), checked(reader, plan.settings) as check:
             job = Job(plan, reader, backend, line, space, monitor, check=check)
-            with _beating(job):
+            with beating(job):
                 quality, results = _finish(job)
             commit(space, durable=plan.settings.durable)
         return _summary(job, quality, results, reused=len(plan.partitions), begun=begun)

@@ -118,11 +118,12 @@ class MassAxis:
                 f"{self.n_bins} bins of {self.du:g} from {self.u0:g} in u of {self.law} reach "
                 "where no m/z is; use narrower bins"
             )
-        ends = self.u0 + np.array([0, 1, self.n_bins - 1, self.n_bins]) * self.du
+        ends = self.u0 + np.array([0, 1, self.n_bins - 1, self.n_bins], np.float64) * self.du
         mz = LAWS[self.law].inverse(ends, self.a, self.b)
         if (mz[1::2] - mz[::2] < NARROWEST * mz[1::2]).any():
             raise SettingsError(
-                f"bins of {self.du:g} in u of {self.law} are narrower than double precision"
+                f"bins of {self.du:g} in u of {self.law} are narrower than double precision; give "
+                "wider ones, or --mz-range where an m/z of the source is damaged"
             )
 
     def __eq__(self, other: object) -> bool:

@@ -30,20 +30,34 @@ def _meminfo_available(root: Path) -> int | None:
     return None
 
 
+def _own_groups(root: Path, mark: str, base: Path) -> list[Path]:
+    """Return the folders of the control groups of one hierarchy that this process is in.
+
+    `mark` stands before the path of the group in ``/proc/self/cgroup``.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    folders = [base]
+    for line in lines:
+        _, found, group = line.partition(mark)
+        if found and (mark != "0::" or line.startswith(mark)):
+            place = base / group.lstrip("/")
+            folders += [place, *(above for above in place.parents if base in above.parents)]
+    return folders
+
+
 def _cgroup_free(root: Path) -> list[int]:
     """Return what each control group above this process still leaves free, in bytes."""
     base = root / "sys/fs/cgroup"
-    pairs = [(base / "memory/memory.limit_in_bytes", base / "memory/memory.usage_in_bytes")]
-    try:
-        own = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        own = []
-    folders = [base]
-    for line in own:
-        if line.startswith("0::"):
-            place = base / line[3:].lstrip("/")
-            folders += [place, *(p for p in place.parents if base in p.parents)]
-    pairs += [(folder / "memory.max", folder / "memory.current") for folder in folders]
+    older = base / "memory"
+    pairs: list[tuple[Path, Path]] = []
+    for names, folders in (
+        (("memory.max", "memory.current"), _own_groups(root, "0::", base)),
+        (("memory.limit_in_bytes", "memory.usage_in_bytes"), _own_groups(root, ":memory:", older)),
+    ):
+        pairs += [(folder / names[0], folder / names[1]) for folder in folders]
     free = []
     for limit_file, usage_file in pairs:
         limit, usage = _read_int(limit_file), _read_int(usage_file)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuconvert.backends import Backend
 from gpuconvert.decision import AxisDecision, decide
-from gpuconvert.errors import SettingsError
+from gpuconvert.errors import BudgetError, SettingsError
 from gpuconvert.executors import default_workers
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.memory import default_budget
@@ -41,6 +41,12 @@ from gpuconvert.spectra import (
     from_ragged,
     repair,
 )
+
+IMAGE_BYTES = 24
+"""Bytes of one pixel of the grid while the TIC image of a plane is made, filled or not."""
+
+OUTSTANDING = 10
+"""A spectrum of so many times the median of points is named where memory is too little."""
 
 SAMPLE_SPECTRA = 256
 SAMPLE_POINTS = 1_000_000
@@ -181,16 +187,18 @@ def measure_demand(
     largest = int(np.argmax(acquisition.raw_bytes)) if len(rows) else 0
     slot = max(SLOT_BYTES, reader.batch_bytes(largest, largest + 1) if len(rows) else 0)
     per_byte = acquisition.n_points / np.maximum(acquisition.raw_bytes, 1)
-    points = int(slot * float(per_byte.max(initial=0.0))) + 1
+    points = 1 + min(int(slot * float(per_byte.max(initial=0.0))), int(acquisition.n_points.sum()))
     density = float((bounds / np.maximum(acquisition.n_points, 1)).max(initial=1.0))
     spectra = int(slot / max(1.0, float(acquisition.raw_bytes.mean()))) + 1 if len(rows) else 1
+    nonzeros = 1 + min(int(points * density), int(bounds.sum()))
     most = int(acquisition.n_points.max(initial=0))
-    batch = backend.peak_bytes(points, spectra, int(points * density) + 1, most).host
-    planes = np.bincount(acquisition.z) if len(rows) else np.zeros(1, np.int64)
+    batch = backend.peak_bytes(points, min(spectra, len(rows)), nonzeros, most).host
+    # Not by bincount: z may be any number.
+    planes = np.unique(acquisition.z, return_counts=True)[1]
     return Demand(
         n_spectra=acquisition.n_spectra,
         n_bins=axis.n_bins,
-        most_rows=int(planes.max()),
+        most_rows=int(planes.max(initial=0)),
         slot_bytes=slot,
         batch_bytes=batch,
         largest_nonzeros=int(bounds.max(initial=1)),
@@ -211,6 +219,24 @@ def _cut(
     return rows, partitions
 
 
+def check_grid(acquisition: Acquisition, budget: int) -> None:
+    """Refuse a grid whose TIC image cannot be made within `budget` bytes.
+
+    Raises
+    ------
+    BudgetError
+        Where pixels lie so far apart, as a wrong position makes them.
+    """
+    _, ny, nx = acquisition.shape
+    needed = ny * nx * IMAGE_BYTES
+    if needed > budget // 2:
+        raise BudgetError(
+            f"{Path(acquisition.path).name}: {acquisition.n_spectra} spectra span a grid of "
+            f"{nx} x {ny} pixels, whose image takes {needed / 2**20:,.0f} MiB, more than half of "
+            "the memory that may be used; is a position wrong? raise --memory if it is not"
+        )
+
+
 def project(
     reader: Reader, decision: AxisDecision, backend: Backend, settings: Settings
 ) -> tuple[NDArray[np.int64], Layout, Projection]:
@@ -221,6 +247,8 @@ def project(
     BudgetError
         Where it cannot be done within the budget.
     """
+    budget = settings.memory or default_budget()
+    check_grid(reader.acquisition, budget)
     options = resample_options(settings, decision)
     bounds = nonzero_bounds(reader.acquisition, decision.axis, options, decision.representation)
     demand = measure_demand(reader, bounds, decision.axis, backend, settings)
@@ -233,12 +261,25 @@ def project(
             demand, n_bins=demand.n_bins + cells, largest_nonzeros=int(bounds.max(initial=1)),
             total_nonzeros=int(bounds.sum()),
         )  # fmt: skip
-    layout, projection = fit_layout(
-        demand,
-        workers=settings.workers or default_workers(),
-        budget=settings.memory or default_budget(),
-    )
+    workers = settings.workers or default_workers()
+    try:
+        layout, projection = fit_layout(demand, workers=workers, budget=budget)
+    except BudgetError as error:
+        raise BudgetError(f"{error}{_largest(reader.acquisition)}") from error
     return bounds, layout, projection
+
+
+def _largest(acquisition: Acquisition) -> str:
+    """Return a clause that names the spectrum that takes most, where it stands out."""
+    points = acquisition.n_points
+    row = int(np.argmax(points))
+    if points[row] < OUTSTANDING * max(1.0, float(np.median(points))):
+        return ""
+    x0, y0, _ = acquisition.origin
+    return (
+        f"; spectrum {int(acquisition.order[row])} (x={int(acquisition.x[row]) + x0}, "
+        f"y={int(acquisition.y[row]) + y0}) alone has {int(points[row])} points"
+    )
 
 
 def make_plan(

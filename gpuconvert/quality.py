@@ -157,7 +157,29 @@ def peak_figures(
     values: NDArray[np.floating[Any]], *, centres: Floats, edges: Floats, profile: bool,
     spacing: SpacingModel = NO_GAPS, gap: float = 1.0,
 ) -> PeakFigures:  # fmt: skip
-    """Return what became of the peaks of `source` in the result.
+    """Return what became of the peaks of `source` in the result; see `peak_shifts`."""
+    shifts = peak_shifts(
+        source, indptr, indices, values, centres=centres, edges=edges, profile=profile,
+        spacing=spacing, gap=gap,
+    )  # fmt: skip
+    return figures_of(shifts)
+
+
+def figures_of(shifts: Floats) -> PeakFigures:
+    """Return the figures of peaks whose shifts are known, as `peak_shifts` returns them."""
+    if not len(shifts):
+        return PeakFigures(0, 1.0, 0.0, 0.0)
+    kept = shifts[np.isfinite(shifts)]
+    median, high = np.percentile(kept, [50, 95]) if len(kept) else (0.0, 0.0)
+    return PeakFigures(len(shifts), len(kept) / len(shifts), float(median), float(high))
+
+
+def peak_shifts(
+    source: RaggedSpectra, indptr: NDArray[np.int64], indices: NDArray[np.int32],
+    values: NDArray[np.floating[Any]], *, centres: Floats, edges: Floats, profile: bool,
+    spacing: SpacingModel = NO_GAPS, gap: float = 1.0,
+) -> Floats:  # fmt: skip
+    """Return how far every peak of `source` moved in the result.
 
     A peak of a profile is a point (or plateau) higher than both neighbours, what lies
     beyond a spectrum's ends, and in its gaps, being 0; in the result, a bin (or plateau of
@@ -177,23 +199,26 @@ def peak_figures(
         Whether the source is profile data.
     spacing, gap
         Points farther apart than `gap` native steps are no neighbours; by default all are.
+
+    Returns
+    -------
+    (n_peaks,) float64
+        Distance of the two apices in ppm; infinite for a peak that was not kept.
     """
     apart = np.diff(source.mz) > gap * spacing.step(source.mz[1:])
     row, mz = _source_peaks(source, apart, profile=profile)
     inside = (mz >= edges[0]) & (mz <= edges[-1])
     row, mz = row[inside], mz[inside]
     if not len(mz):
-        return PeakFigures(0, 1.0, 0.0, 0.0)
+        return np.zeros(0)
     distance = _nearest_distance(
         row, mz, *_result_peaks(indptr, indices, values, centres, profile=profile)
     )
     bins = np.clip(np.searchsorted(edges, mz, "right") - 1, 0, len(centres) - 1)
     # The last factor: a bin exactly one width away is near, whatever the rounding.
     near = np.maximum(PEAK_PPM * 1e-6 * mz, np.diff(edges)[bins]) * (1 + 1e-9)
-    kept = distance <= near
-    shift = distance[kept] / mz[kept] * 1e6
-    median, high = np.percentile(shift, [50, 95]) if len(shift) else (0.0, 0.0)
-    return PeakFigures(len(mz), float(kept.mean()), float(median), float(high))
+    shifts: Floats = np.where(distance <= near, distance / mz * 1e6, np.inf)
+    return shifts
 
 
 def _owners(indptr: NDArray[np.int64]) -> NDArray[np.int64]:

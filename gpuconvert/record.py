@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from gpuconvert.assemble import PlaneResult
 from gpuconvert.job import Job
 from gpuconvert.planning import Sample, sample_batch, take_sample
 from gpuconvert.provenance import canonical_json, now_utc, software
-from gpuconvert.quality import PeakFigures, Quality, measure, peak_figures
-from gpuconvert.spectra import decode
+from gpuconvert.quality import PeakFigures, Quality, figures_of, measure, peak_shifts
+from gpuconvert.resampling import most_nonzeros
+from gpuconvert.spectra import RaggedSpectra, decode
 
 LOCAL = (
     "workers", "memory", "temp_dir", "ibd", "backend", "check_source", "durable", "ignore_space",
@@ -21,17 +23,47 @@ LOCAL = (
 """Settings that say where and how the work was done, or are of other outputs: no parameters."""
 
 
+PIECE_NONZEROS = 2**20
+"""Values of the resampled sample that are in memory at a time: some 100 MB."""
+
+
 def _peaks(job: Job, sample: Sample) -> PeakFigures:
-    """Return what became of the peaks of the sample, resampled once more."""
+    """Return what became of the peaks of the sample, resampled once more piece by piece."""
     said = job.reader.acquisition.representation
-    batch = sample_batch(sample, said)
     options = job.plan.options_for(said)
-    block = job.backend.resample(batch, job.plan.axis, options)
-    return peak_figures(
-        decode(batch), block.indptr, block.indices, block.data, centres=job.plan.axis.centres,
-        edges=job.plan.axis.edges, profile=(said or job.plan.representation) == "profile",
-        spacing=options.spacing, gap=options.gap,
-    )  # fmt: skip
+    axis = job.plan.axis
+    profile = (said or job.plan.representation) == "profile"
+    shifts = [np.zeros(0)]
+    for piece in _pieces(sample, axis.n_bins, most_nonzeros(axis, options, 1)):
+        batch = sample_batch(piece, said)
+        block = job.backend.resample(batch, axis, options)
+        shifts.append(
+            peak_shifts(
+                decode(batch), block.indptr, block.indices, block.data, centres=axis.centres,
+                edges=axis.edges, profile=profile, spacing=options.spacing, gap=options.gap,
+            )
+        )  # fmt: skip
+    return figures_of(np.concatenate(shifts))
+
+
+def _pieces(sample: Sample, n_bins: int, each: int) -> Iterator[Sample]:
+    """Yield consecutive parts of a sample, of PIECE_NONZEROS at most or of one spectrum.
+
+    each : bound on the non-zeros that a point becomes
+    """
+    indptr = sample.spectra.indptr
+    bounds = np.cumsum(np.minimum(n_bins, np.diff(indptr) * each))
+    first = 0
+    while first < len(bounds):
+        before = bounds[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(bounds, before + PIECE_NONZEROS, "right")))
+        points = slice(indptr[first], indptr[last])
+        spectra = RaggedSpectra(
+            indptr[first : last + 1] - indptr[first], sample.spectra.mz[points],
+            sample.spectra.intensity[points],
+        )  # fmt: skip
+        yield Sample(sample.rows[first:last], spectra)
+        first = last
 
 
 def _bytes_below(folder: Path) -> int:

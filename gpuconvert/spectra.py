@@ -282,7 +282,9 @@ def decode(batch: RawBatch) -> RaggedSpectra:
     This is the definition of decoding; backends hold theirs against it.
     """
     indptr, mz, intensity = as_stored(batch)
-    return RaggedSpectra(indptr, mz.astype(np.float64), intensity.astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        # A signalling NaN of a damaged file becomes a quiet one, and is found as a fault.
+        return RaggedSpectra(indptr, mz.astype(np.float64), intensity.astype(np.float64))
 
 
 def concatenate(parts: list[RaggedSpectra]) -> RaggedSpectra:

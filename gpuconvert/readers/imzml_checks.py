@@ -151,6 +151,11 @@ class Checker:
             (self.flags & scan.FLAG_TWICE) != 0,
             "two m/z or two intensity arrays, expected one of each; export again",
         )
+        self.refuse(
+            (self.flags & scan.FLAG_CONFLICT) != 0,
+            "a position, an offset or a length is given twice and differs, expected it once; "
+            "export again",
+        )
         other = (self.flags & scan.FLAG_OTHER_ARRAY) != 0
         empty = (self.mz.terms == 0) & (self.intensity.terms == 0) & ~other
         for arrays in (self.mz, self.intensity):

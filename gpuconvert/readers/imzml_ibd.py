@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError, SourceMissingError
-from gpuconvert.readers.imzml_xml import reading, refuse_pointer
+from gpuconvert.readers.imzml_xml import reading, refuse_pointer, require_file
 
 Longs = NDArray[np.int64]
 
@@ -63,8 +63,9 @@ def find_ibd(path: Path, given: str | None) -> Path:
 
 
 def _require_file(path: Path) -> Path:
-    if not path.is_file():
+    if path.is_dir():
         raise SourceError(f"{path} is a folder, expected the binary file of an imzML; give --ibd")
+    require_file(path, "the binary file of an imzML")
     return path
 
 

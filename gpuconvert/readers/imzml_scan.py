@@ -44,8 +44,9 @@ INT8, INT16, INT32, INT64, FLOAT16, FLOAT32, FLOAT64 = 32, 64, 128, 256, 512, 10
 PROFILE, CENTROID, POSITIVE, NEGATIVE = 4096, 8192, 16384, 32768
 """Bits of the terms that matter, 16 in all."""
 
-FLAG_OTHER_ARRAY, FLAG_TWICE, FLAG_BOTH = 1, 2, 4
-"""Spectrum has an array of another kind; two of one kind; one that claims both kinds."""
+FLAG_OTHER_ARRAY, FLAG_TWICE, FLAG_BOTH, FLAG_CONFLICT = 1, 2, 4, 8
+"""Spectrum has an array of another kind; two of one kind; one that claims both kinds; a
+number (of the spectrum, or of an array that is read) that is said twice and differs."""
 
 IMS = 10_000_000
 """What is added to the number of an ``IMS:`` accession to tell it from an ``MS:`` one."""
@@ -69,6 +70,8 @@ _SPECTRUM_TERMS, _FLAGS, _MZ_TERMS, _INTENSITY_TERMS = 9, 10, 11, 12
 _OFFSET, _ARRAY_TERMS, _DEPTH, _N_KNOWN = 13, 16, 17, 18
 # where three numbers begin at _OFFSET, and _DEPTH is 0 in the list, 1 in a spectrum, 2 in an array.
 
+_CONFLICT = 1 << 16
+"""Beside the 16 bits of the terms of the array at hand: one of its numbers differs."""
 
 _CV_NAME, _SPECTRUM_NAME, _ARRAY_NAME = (
     word_of("cvParam"),
@@ -226,9 +229,14 @@ def _find_group(b: Bytes, start: int, stop: int, ids: Bytes, id_at: Longs, slots
 @compiled
 def _note_number(now: Longs, field: int, value: int) -> None:
     if field < 3:
+        if now[field] != MISSING and now[field] != value:
+            now[_FLAGS] |= FLAG_CONFLICT
         now[field] = value
     elif now[_DEPTH] == 2:
-        now[_OFFSET + field - 3] = value
+        at = _OFFSET + field - 3
+        if now[at] != MISSING and now[at] != value:
+            now[_ARRAY_TERMS] |= _CONFLICT
+        now[at] = value
 
 
 @compiled
@@ -295,9 +303,11 @@ def _end_array(now: Longs) -> None:
     terms = _MZ_TERMS if kind == IS_MZ else _INTENSITY_TERMS
     if now[terms]:
         now[_FLAGS] |= FLAG_TWICE
+    if now[_ARRAY_TERMS] & _CONFLICT:
+        now[_FLAGS] |= FLAG_CONFLICT
     for k in range(3):
         now[at + k] = now[_OFFSET + k]
-    now[terms] = now[_ARRAY_TERMS]
+    now[terms] = now[_ARRAY_TERMS] & (_CONFLICT - 1)
 
 
 @compiled

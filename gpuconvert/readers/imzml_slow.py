@@ -33,6 +33,9 @@ from gpuconvert.readers.imzml_xml import (
     reading,
 )
 
+LONGEST_TOKEN = 16 << 20
+"""Expat keeps a tag whole; one longer than this is damage, in bytes."""
+
 Group = tuple[int, tuple[int, ...]]
 
 
@@ -56,6 +59,12 @@ class _Numbers:
         self.numbers = [MISSING] * 6
         self.bits = 0
         self.unreadable: dict[int, str] = {}
+        self.conflict = False
+
+    def note(self, field: int, value: int) -> None:
+        """Keep a number; that it was said before, and differs, is kept too."""
+        self.conflict |= self.numbers[field] not in (MISSING, value)
+        self.numbers[field] = value
 
 
 class _ListHandler:
@@ -129,7 +138,7 @@ class _ListHandler:
             holder.unreadable[field] = text
             return
         holder.unreadable.pop(field, None)
-        holder.numbers[field] = value
+        holder.note(field, value)
         self.rounded |= not is_plain(text.strip())
 
     def _group(self, ref: str) -> None:
@@ -139,7 +148,7 @@ class _ListHandler:
         for field, value in enumerate(numbers):
             if value != MISSING and (field < 3 or in_array):
                 holder = self.spectrum if field < 3 else self.array
-                holder.numbers[field] = value
+                holder.note(field, value)
 
     def _end_array(self) -> None:
         kind = self.array.bits & (scan.IS_MZ | scan.IS_INTENSITY)
@@ -149,12 +158,16 @@ class _ListHandler:
             self.flags |= scan.FLAG_BOTH
         else:
             self._refuse_unreadable(self.array)
+            if self.array.conflict:
+                self.flags |= scan.FLAG_CONFLICT
             if kind in self.arrays:
                 self.flags |= scan.FLAG_TWICE
             self.arrays[kind] = self.array
 
     def _end_spectrum(self) -> None:
         self._refuse_unreadable(self.spectrum)
+        if self.spectrum.conflict:
+            self.flags |= scan.FLAG_CONFLICT
         mz = self.arrays.get(scan.IS_MZ, _Numbers())
         intensity = self.arrays.get(scan.IS_INTENSITY, _Numbers())
         terms = mz.bits | intensity.bits << 16 | self.spectrum.bits << 32 | self.flags << 48
@@ -203,9 +216,16 @@ def _parse(source: XmlSource, encoding: str, groups: dict[str, Group]) -> Spectr
     parser = new_parser(source.path, encoding)
     parser.StartElementHandler = handler.start
     parser.EndElementHandler = handler.end
+    fed = 0
     with reading(source.path):
         for piece in source.pieces():
             parser.Parse(piece, False)
+            fed += len(piece)
+            if fed - parser.CurrentByteIndex > LONGEST_TOKEN:
+                raise SourceError(
+                    f"{source.path} has a tag or a text of more than {LONGEST_TOKEN} bytes in its "
+                    f"spectrum list, after spectrum {len(handler.columns[0])}; export it again"
+                )
     parser.Parse(b"", True)
     columns = np.empty((scan.N_COLUMNS, len(handler.columns[0])), np.int64)
     for index, column in enumerate(handler.columns):

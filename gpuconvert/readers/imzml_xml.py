@@ -113,6 +113,7 @@ def find_xml(path: Path) -> XmlSource:
         raise SourceError(f"{path} is a folder, expected an imzML file; name the file inside it")
     if not path.exists():
         raise SourceMissingError(f"{path} does not exist; check the path")
+    require_file(path, "an imzML file")
     with reading(path):
         with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
@@ -126,6 +127,12 @@ def find_xml(path: Path) -> XmlSource:
             return XmlSource(path, zipped, 0, False, codec)
     start, junk = _find_start(path, head)
     return XmlSource(path, zipped, start, junk, "")
+
+
+def require_file(path: Path, expected: str) -> None:
+    """Raise SourceError where `path` is a device, a pipe or a socket, which may never end."""
+    if not path.is_file():
+        raise SourceError(f"{path} is not a regular file, expected {expected}; copy it to a disk")
 
 
 def refuse_pointer(path: Path, head: bytes) -> None:

@@ -119,7 +119,9 @@ class Oracle:
                 f"spectrum {index} of {self.path} has {min(len(mz), len(intensity))} of "
                 f"{lengths[0]} points; is the .ibd file truncated?"
             )
-        return mz.astype(np.float64), intensity.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            # A signalling NaN becomes a quiet one.
+            return mz.astype(np.float64), intensity.astype(np.float64)
 
     def _decode(self, index: int, kind: str, offsets: list[int], precision: str) -> NDArray[Any]:
         """Return one array, inflated if need be, in the format that its size says."""

@@ -134,11 +134,11 @@ SIGNALLED = """
 import os, sys
 from gpuconvert import cli, pipeline
 number = int(sys.argv.pop())
-resample = pipeline._resample
-def signalled(*args):
+resample = pipeline.resample
+def signalled(*args, **options):
     os.kill(os.getpid(), number)
-    return resample(*args)
-pipeline._resample = signalled
+    return resample(*args, **options)
+pipeline.resample = signalled
 cli.main()
 """
 
@@ -155,3 +155,33 @@ def test_a_partition_that_is_stopped_is_dropped_and_can_be_done_again(
     assert err == "stopped: run the same command again to continue\n"
     assert list((path.parent / "parts").iterdir()) == []
     assert conversion.convert_part(path, 0).n_spectra == len(pixels())
+
+
+EARLY = """
+import os, sys
+from gpuconvert import cli
+number = int(sys.argv.pop())
+cli.app = lambda *words, **options: os.kill(os.getpid(), number)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_anything_has_begun_ends_alike(tmp_path, number):
+    process = start("run", "a.imzML", tmp_path / "o.zarr", int(number), code=EARLY)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (75, "stopped: run the same command again to continue\n")
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    process = start("run", write_centroid(tmp_path), tmp_path / "o.zarr", code=STUCK)
+    while not (tmp_path / "o.zarr.partial/store/tables").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.3)
+    begun = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 2
+    assert (process.returncode, err) == (75, "stopped: run the same command again to continue\n")

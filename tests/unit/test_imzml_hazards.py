@@ -844,3 +844,39 @@ def test_a_truncated_list_is_refused_with_what_is_there(tmp_path):
     text = path.read_text()
     path.write_text(text[: text.rindex("<spectrum ") + 40])
     refused(path, "ends after 1 spectra, before </spectrumList>: the file is truncated")
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("which", ["scan", "mz", "intensity"])
+def test_a_number_that_is_said_twice_and_differs_is_refused(tmp_path, which, slow):
+    document = two()
+    if slow:
+        # A comment leaves the list to the XML parser.
+        document.between = "<!-- -->"
+    spectrum = document.spectra[1]
+    spectrum.scan.append(cv("IMS:1000050", "position x", 2))
+    assert spectra_of(document.write(tmp_path))[0] == EXPECTED
+    if which == "scan":
+        spectrum.scan.append(cv("IMS:1000050", "position x", 7))
+    else:
+        array = spectrum.arrays[which == "intensity"]
+        array.elements.append(cv("IMS:1000102", "external offset", 20))
+    refused(document.write(tmp_path), "spectrum 1 .*: a position, an offset or a length is given")
+
+
+def test_a_number_said_twice_of_an_array_that_is_not_read_does_no_harm(tmp_path):
+    document = two()
+    other = Array([cv("MS:1000786", "other"), *external(16, 1, 8), *external(24, 1, 8)])
+    document.spectra[1].arrays.append(other)
+    assert spectra_of(document.write(tmp_path))[0] == EXPECTED
+
+
+def test_a_signalling_nan_is_a_fault_like_any_other(tmp_path):
+    document = two()
+    ibd = bytearray(document.ibd)
+    # The first intensity: after the identifier and three float64.
+    ibd[40:44] = (0x7F800001).to_bytes(4, "little")
+    document.ibd = bytes(ibd)
+    found, _ = spectra_of(document.write(tmp_path))
+    assert np.isnan(found[0][1][0])
+    assert found[0][1][1:] == [2.0, 3.0]

@@ -499,3 +499,10 @@ def test_a_missing_file_is_refused_with_the_words_that_are_no_file(tmp_path):
     words = "is neither a file nor one of auto, source, constant, linear-tof"
     with pytest.raises(SettingsError, match=words):
         read_axis(tmp_path / "orbitrapp")
+
+
+def test_more_bins_than_an_integer_holds_are_refused_in_words():
+    # A damaged m/z of 1e-268 stretches the axis of a damaged file.
+    words = "narrower than double precision; give wider ones, or --mz-range"
+    with pytest.raises(SettingsError, match=words):
+        of_law("reflector-tof", 1.2e-268, 900.0, du=9.6e-59)

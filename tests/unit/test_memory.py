@@ -3,7 +3,14 @@ import sys
 
 import numpy as np
 
-from gpuconvert.memory import DEFAULT_CEILING, GIB, available, default_budget, peak_rss
+from gpuconvert.memory import (
+    DEFAULT_CEILING,
+    GIB,
+    available,
+    current_rss,
+    default_budget,
+    peak_rss,
+)
 
 
 def _machine(root, free_kib, *, limit=None, used=None, group="/job"):
@@ -39,6 +46,19 @@ def test_an_older_kind_of_control_group_is_read(tmp_path):
     assert available(root) == GIB - GIB // 4
 
 
+def test_a_group_of_its_own_of_the_older_kind_is_read(tmp_path):
+    root = _machine(tmp_path, 8 * 2**20)
+    (root / "proc/self/cgroup").write_text("5:devices:/\n4:memory:/batch/job7\n0::/\n")
+    for group, limit, used in (("", 9 * GIB, 0), ("batch", 3 * GIB, GIB), ("batch/job7", GIB, 0)):
+        folder = root / "sys/fs/cgroup/memory" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.limit_in_bytes").write_text(str(limit))
+        (folder / "memory.usage_in_bytes").write_text(str(used))
+    assert available(root) == GIB
+    (root / "sys/fs/cgroup/memory/batch/memory.usage_in_bytes").write_text(str(3 * GIB - 1000))
+    assert available(root) == 1000
+
+
 def test_an_unknown_system_is_taken_for_a_small_one(tmp_path):
     assert available(tmp_path) == 2 * GIB
 
@@ -64,3 +84,9 @@ def test_a_process_does_not_count_the_memory_of_the_one_that_started_it():
     code = "from gpuconvert.memory import peak_rss; print(peak_rss())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) < held.nbytes / 2
+
+
+def test_the_peak_is_at_least_what_is_held_now():
+    held = bytearray(100 << 20)
+    held[::4096] = b"x" * len(held[::4096])
+    assert 100 << 20 < current_rss() <= peak_rss() + (1 << 20)

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
@@ -149,3 +152,22 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     blocked.write_text("a file")
     with pytest.raises(OutputError, match="part 3 cannot be written to .*parts"):
         write_part(blocked, "mark", _summary(), _arrays())
+
+
+def test_a_durable_part_is_written_through_before_it_has_its_name(tmp_path, monkeypatch):
+    seen = []
+    sync = os.fsync
+
+    def watched(handle):
+        seen.append((Path(f"/proc/self/fd/{handle}").readlink(), (tmp_path / "00003").exists()))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_part(tmp_path, "mark", _summary(), _arrays(), durable=True)
+    before = [path.name for path, named in seen if not named]
+    assert {"zarr.json", "c.0"} < set(before)
+    assert before[-1].endswith(".tmp")
+    assert [path for path, named in seen if named] == [tmp_path]
+    seen.clear()
+    write_part(tmp_path, "other", _summary(), _arrays())
+    assert seen == []
