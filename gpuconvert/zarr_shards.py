@@ -35,6 +35,7 @@ class LongArray:
         compressor : of each chunk; None stores the numbers as they are
         """
         self.folder = folder
+        self.length = length
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.chunk = max(1, min(chunk, length))
         self.sharded = length > chunk
@@ -57,8 +58,12 @@ class LongArray:
     def write(self, start: int, values: NDArray[Any]) -> None:
         """Store `values` from position `start` on, which begins a shard.
 
-        They end where a shard ends, or the array.
+        They end where a shard ends, or the array; ValueError where not, as values of a
+        shard that is written twice would be lost.
         """
+        stop = start + len(values)
+        if start % self.shard or (stop % self.shard and stop != self.length):
+            raise ValueError(f"values {start} to {stop} are no whole shards of {self.shard}")
         for first in range(0, len(values), self.shard):
             number = (start + first) // self.shard
             pieces = self._encode(values[first : first + self.shard])

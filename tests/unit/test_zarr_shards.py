@@ -77,6 +77,15 @@ def test_shards_may_be_written_in_any_order_and_at_once(tmp_path):
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "a", mode="r")[:], values)
 
 
+@pytest.mark.parametrize(("start", "length"), [(CHUNK, SHARD), (0, SHARD - 1), (SHARD, CHUNK)])
+def test_parts_of_shards_are_refused(tmp_path, start, length):
+    array = LongArray(
+        tmp_path / "a", 4 * SHARD, "i4", chunk=CHUNK, chunks_per_shard=PER_SHARD, compressor=None
+    )
+    with pytest.raises(ValueError, match=f"are no whole shards of {SHARD}"):
+        array.write(start, np.zeros(length, np.int32))
+
+
 def test_a_chunk_of_zeros_is_stored_like_any_other(tmp_path):
     write(tmp_path / "a", np.zeros(2 * SHARD, "f4"))
     assert sorted(item.name for item in (tmp_path / "a/c").iterdir()) == ["0", "1"]
