@@ -24,7 +24,7 @@ from gpuconvert.verification.integrity import check_integrity
 from gpuconvert.verification.mobility import SUFFIX, check_mobility, compare_mobility
 from gpuconvert.verification.sources import open_source
 from gpuconvert.verification.store import Store
-from gpuconvert.verification.structure import check_metadata, check_table
+from gpuconvert.verification.structure import check_metadata, check_table, lists_tables
 
 __all__ = ["Check", "Verification", "verify"]
 
@@ -88,6 +88,9 @@ def verify(store: Path, source: Path | None = None, ibd: Path | None = None) -> 
         ledger.run("consolidated metadata", lambda: check_metadata(opened))
         ledger.run("integrity", lambda: check_integrity(opened))
         names = opened.children("tables")
+        if not names and lists_tables(opened):
+            # Damage, which the checks so far have named.
+            return Verification(tuple(ledger.checks))
         if not names:
             raise StoreError(f"{store} has no tables")
         mains = [name for name in names if not name.endswith(SUFFIX)]

@@ -100,6 +100,13 @@ class Table:
     recipe: Recipe
 
 
+def lists_tables(store: Store) -> bool:
+    """Return whether the consolidated metadata list a table, be it there or not."""
+    block = store.metadata.get("consolidated_metadata")
+    nodes = block.get("metadata") if isinstance(block, dict) else None
+    return isinstance(nodes, dict) and any(str(key).startswith("tables/") for key in nodes)
+
+
 def check_metadata(store: Store) -> tuple[str, None]:
     """Check that the consolidated metadata say what the tree says."""
     block = store.metadata.get("consolidated_metadata")
