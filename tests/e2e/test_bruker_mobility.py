@@ -134,7 +134,9 @@ def test_scans_beyond_those_stated_count_as_the_last(tmp_path):
     assert checked.ok, checked.lines()
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated class Scaler:DeprecationWarning")
 def test_the_table_is_opened_with_the_others(tmp_path):
+    # ome-zarr calls its own deprecated class when spatialdata imports it.
     pytest.importorskip("spatialdata")
     source = write(tmp_path, image())
     gpuconvert.convert(source, tmp_path / "o.zarr", mobility_bins=N_BINS, bins=3000)
