@@ -10,9 +10,9 @@ a part of a CSR result ``row_nnz``, ``indices``, ``data``. Both hold one entry p
 table by ion mobility was asked for, ``cell_bins``, ``cell_counts``, ``cell_rows`` and
 ``cell_data`` are those of a CSC result whose bins are cells, and ``cell_tic`` has an entry a row.
 
-Their bytes follow each other in one uncompressed chunk, as a directory with two files is
-made six times as fast as one of seventeen: any Zarr reader opens it, and it is written and
-read in slices here without a copy in between. The attributes hold type, place, length and
+Their bytes follow each other in one uncompressed chunk, as every further file costs as much
+time as 2 MB of values: any Zarr reader opens it, and it is written and read in slices here
+without a copy in between. The attributes hold type, place, length and
 block checksums of each, and a checksum of themselves: what is read is what was written, or
 is refused.
 """
