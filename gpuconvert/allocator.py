@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
 """Parameters of mallopt(3), as glibc numbers them."""
+
+ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"
+"""Read by Arrow when it is loaded."""
 
 KEPT_BYTES = 2**30
 """Blocks up to this size, and as much free memory at the end of the heap, are kept."""
@@ -26,6 +30,8 @@ def keep_freed_memory() -> bool:
     For programs, not for libraries: it holds for the whole process. All threads share
     one heap, so that what one frees another can use. The peak is not changed.
     """
+    # Arrow has an allocator of its own, which cannot use what others freed.
+    os.environ.setdefault(ARROW_POOL, "system")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
