@@ -40,6 +40,12 @@ FAMILIES = {
 THREADS = (1, 2)
 
 
+def members(results: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the figures of the cases of a family, by pixels; not of former members."""
+    found = results.get("scaling", {}).get(name, {})
+    return {case.name: found[case.name] for case in FAMILIES[name].cases if case.name in found}
+
+
 def _grow(family: Family, place: Place) -> Iterator[dict[str, Any]]:
     for case in family.cases[: 2 if place.quick else None]:
         source, target = write_case(case, place.work), place.work / "scaling.zarr"

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.process import ROOT
 from benchmarks.results import Results
+from benchmarks.scaling import FAMILIES, members
 from benchmarks.targets import judge_all
 from benchmarks.wholes import CONVERTED, OURS, PROGRAMS
 
@@ -226,10 +227,8 @@ def scaling(results: Results) -> str:
             megabytes(entry["matrix"]), megabytes(entry["rss"]), megabytes(entry["projected"]),
             f"{entry['cpu']:.2f}", f"{entry['cpu'] / entry['pixels'] * 1e6:,.0f}",
         )
-        for family in ("centroid", "profile")
-        for case, entry in sorted(
-            results.get("scaling", {}).get(family, {}).items(), key=lambda item: item[1]["pixels"]
-        )
+        for family in FAMILIES
+        for case, entry in members(results, family).items()
     ]  # fmt: skip
     head = ("case", "pixels", "`--memory`, MB", "matrix, MB", "peak RSS, MB", "projected, MB",
             "CPU-s", "CPU-us per spectrum")  # fmt: skip

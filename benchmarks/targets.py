@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.cases import CASES
 from benchmarks.indexing import PYIMZML
 from benchmarks.results import Results
+from benchmarks.scaling import members
 from benchmarks.wholes import NAIVE, OURS, THYRA
 
 BINS = (90_000, 300_000)
@@ -115,15 +116,15 @@ def growth(family: dict[str, Any]) -> float:
     """
     if any(member["matrix"] <= member["memory"] for member in family.values()):
         raise KeyError("a matrix larger than the budget")
-    members = sorted(family.values(), key=lambda member: int(member["pixels"]))
-    if members[-1]["pixels"] < 16 * members[0]["pixels"]:
+    by_pixels = sorted(family.values(), key=lambda member: int(member["pixels"]))
+    if not by_pixels or by_pixels[-1]["pixels"] < 16 * by_pixels[0]["pixels"]:
         raise KeyError("16 times the pixels")
-    return (members[-1]["rss"] / members[0]["rss"] - 1) * 100
+    return (by_pixels[-1]["rss"] / by_pixels[0]["rss"] - 1) * 100
 
 
 def _memory(results: Results) -> Iterator[Target]:
     title = "RSS at 16 times the pixels, same `--memory`, all matrices above it: growth"
-    yield Bound(title, 5, " %", 1).judge(lambda: growth(results["scaling"]["profile"]))
+    yield Bound(title, 5, " %", 1).judge(lambda: growth(members(results, "profile")))
 
     def closest() -> float:
         ours = [case[OURS] for case in results["processes"].values() if OURS in case]
