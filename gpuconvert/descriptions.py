@@ -15,6 +15,9 @@ from gpuconvert.pixels import first_of_pixel
 from gpuconvert.provenance import software
 from gpuconvert.spectra import Acquisition
 
+KINDS = ("images", "shapes", "tables")
+"""Groups of a store that hold elements, each under its name."""
+
 SPATIALDATA_ATTRS = "spatialdata_attrs"
 AXIS_ATTRS = "mass_axis"
 """Root attributes that make a store SpatialData, and ours."""

@@ -13,17 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpuconvert.checksums import CODEC
-from gpuconvert.descriptions import AXIS_ATTRS, MOBILITY_SUFFIX, SPATIALDATA_ATTRS
+from gpuconvert.descriptions import AXIS_ATTRS, KINDS, MOBILITY_SUFFIX, SPATIALDATA_ATTRS
 from gpuconvert.errors import MissingExtraError, StoreError
 from gpuconvert.provenance import JSON
+from gpuconvert.workspace import PARTIAL
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-PARTIAL = ".partial"
-"""Suffix of the folder of a conversion that has not finished."""
-
-KINDS = ("images", "shapes", "tables")
 
 
 def _read_root(path: Path) -> dict[str, Any]:

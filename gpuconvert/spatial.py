@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gpuconvert.cell_tables import CellResult
 from gpuconvert.coordinate_systems import shape_transformations, tic_metadata
 from gpuconvert.descriptions import (
+    KINDS,
     MOBILITY_SUFFIX,
     SPATIALDATA_ATTRS,
     essential_metadata,
@@ -50,8 +51,6 @@ INDEX_NAME = "instance_id"
 
 IMAGE_TILE = 1024
 """Edge of an image chunk, in pixels."""
-
-KINDS = ("images", "shapes", "tables")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from gpuconvert.durable import rename
 from gpuconvert.errors import OutputError
 
 PARTIAL = ".partial"
+"""Suffix of the folder of a conversion that has not finished."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,9 +49,8 @@ from gpuconvert.readers.bruker_sql import (
     read_records,
     read_spots,
 )
-from gpuconvert.readers.imzml_checks import Findings
-from gpuconvert.readers.imzml_ibd import digest
-from gpuconvert.readers.imzml_index import row_order
+from gpuconvert.readers.findings import Findings, row_order
+from gpuconvert.readers.source_files import Stamps, digest
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import Acquisition, Encoding, RawBatch, Representation, SourceIdentity
 
@@ -111,7 +110,7 @@ class BrukerReader:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         files = find_files(path)
-        self._stamps = {file: _stamp(file) for file in files.all()}
+        self._stamps = Stamps(files.all())
         findings = Findings(path, settings.strict)
         tables = read_tables(files)
         _note_state(files, tables.metadata, findings)
@@ -189,12 +188,7 @@ class BrukerReader:
 
     def check_unchanged(self) -> None:
         """Raise SourceError if a file changed since it was opened."""
-        for file, stamp in self._stamps.items():
-            if _stamp(file) != stamp:
-                raise SourceError(
-                    f"{file} changed since it was opened, in size or time of modification; "
-                    "start again when nothing writes to it"
-                )
+        self._stamps.check()
 
     def close(self) -> None:
         """Close the files; the reader cannot be used afterwards."""
@@ -250,15 +244,6 @@ def _scan_bins(
 def _room(n_points: Longs) -> Longs:
     """Return the bytes of decoded points, whole 8 bytes so that the next ones are aligned."""
     return (POINT_BYTES * n_points + 7) // 8 * 8
-
-
-def _stamp(file: Path) -> tuple[int, int] | None:
-    """Return size and time of modification; None where the file is gone."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def _identity(files: BrukerFiles, metadata: dict[str, str]) -> SourceIdentity:

@@ -10,7 +10,7 @@ import numpy as np
 from gpuconvert.errors import SourceError
 from gpuconvert.readers.bruker_file import LZF, ZSTD, Content, Form
 from gpuconvert.readers.bruker_sql import BrukerFiles, Kind, opened, read_records
-from gpuconvert.readers.imzml_checks import Findings
+from gpuconvert.readers.findings import Findings
 from gpuconvert.readers.imzml_facts import LONGEST_TEXT
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import Instrument

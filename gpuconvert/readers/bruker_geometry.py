@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError
 from gpuconvert.readers.bruker_sql import Frames, Spots
-from gpuconvert.readers.imzml_checks import Findings
+from gpuconvert.readers.findings import Findings
 from gpuconvert.settings import Settings
 
 Longs = NDArray[np.int64]

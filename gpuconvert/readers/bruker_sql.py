@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError, SourceMissingError
-from gpuconvert.readers.imzml_xml import reading
+from gpuconvert.readers.source_files import reading
 
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError
 from gpuconvert.readers.imzml_header import ImzmlHeader, read_header
-from gpuconvert.readers.imzml_ibd import IbdFile, digest, find_ibd, place_in_order
+from gpuconvert.readers.imzml_ibd import IbdFile, find_ibd, place_in_order
 from gpuconvert.readers.imzml_index import (
     BinaryFile,
     ImzmlIndex,
@@ -26,6 +26,7 @@ from gpuconvert.readers.imzml_index import (
     same_uuid,
 )
 from gpuconvert.readers.imzml_list import read_list
+from gpuconvert.readers.source_files import Stamps, digest
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import MAX_MZ, Encoding, RawBatch, SourceIdentity
 
@@ -46,10 +47,10 @@ class ImzmlReader:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
-        self._stamps = {path: _stamp(path)}
+        self._stamps = Stamps([path])
         header = read_header(path)
         ibd_path = find_ibd(path, settings.ibd)
-        self._stamps[ibd_path] = _stamp(ibd_path)
+        self._stamps.add(ibd_path)
         with ExitStack() as undo:
             self._ibd = IbdFile(ibd_path)
             undo.callback(self._ibd.close)
@@ -107,12 +108,7 @@ class ImzmlReader:
 
     def check_unchanged(self) -> None:
         """Raise SourceError if a file changed since it was opened."""
-        for file, stamp in self._stamps.items():
-            if _stamp(file) != stamp:
-                raise SourceError(
-                    f"{file} changed since it was opened, in size or time of modification; "
-                    "start again when nothing writes to it"
-                )
+        self._stamps.check()
 
     def declared(self) -> tuple[Path, str, str] | None:
         """Return the .ibd, the algorithm and the checksum that the header declares of it.
@@ -274,15 +270,6 @@ class ImzmlReader:
             ends = np.concatenate([to, to + size[part] - dtype.itemsize]) // dtype.itemsize
             pieces.append(values[ends].astype(np.float64))
         return pieces
-
-
-def _stamp(file: Path) -> tuple[int, int] | None:
-    """Return size and time of modification of a file; None where it is gone."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def _identity(path: Path, ibd: Path, header: ImzmlHeader) -> SourceIdentity:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError
 from gpuconvert.readers import imzml_scan as scan
+from gpuconvert.readers.findings import Findings
 from gpuconvert.readers.imzml_bytes import MISSING
 from gpuconvert.readers.imzml_slow import SpectrumTable
 from gpuconvert.readers.imzml_terms import choose_dtype, named_dtypes, undecided_dtype
@@ -29,25 +30,6 @@ _SIZES = (1, 2, 4, 8)
 
 UUID_BYTES = 16
 """An .ibd begins with the identifier of the acquisition, in bytes."""
-
-
-@dataclass
-class Findings:
-    """Warnings in the order found; a contradiction is an error where the user is strict."""
-
-    path: Path
-    strict: bool
-    warnings: list[str] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        """Keep a warning."""
-        self.warnings.append(text)
-
-    def contradict(self, text: str) -> None:
-        """Keep a warning that two statements of the source disagree."""
-        if self.strict:
-            raise SourceError(f"{self.path}: {text}; leave out --strict to convert it nevertheless")
-        self.note(text)
 
 
 @dataclass

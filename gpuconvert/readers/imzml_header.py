@@ -39,8 +39,8 @@ from gpuconvert.readers.imzml_xml import (
     find_xml,
     is_encoding_error,
     new_parser,
-    reading,
 )
+from gpuconvert.readers.source_files import reading
 from gpuconvert.spectra import Instrument
 
 LONGEST_HEADER = 64 << 20

@@ -5,7 +5,6 @@ Every read names its own place in the file, so threads cannot disturb each other
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 from itertools import pairwise
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError, SourceMissingError
-from gpuconvert.readers.imzml_xml import reading, refuse_pointer, require_file
+from gpuconvert.readers.source_files import reading, refuse_pointer, require_file
 
 Longs = NDArray[np.int64]
 
@@ -26,8 +25,6 @@ GAP = 64 << 10
 SPAN = 64 << 20
 """Bytes of the file that `gather` maps at a time, which bounds its memory."""
 
-_ENDS = 64 << 10
-_BLOCK, _BLOCKS = 4 << 10, 64
 _MOST_PARTS = os.sysconf("SC_IOV_MAX")
 
 
@@ -67,21 +64,6 @@ def _require_file(path: Path) -> Path:
         raise SourceError(f"{path} is a folder, expected the binary file of an imzML; give --ibd")
     require_file(path, "the binary file of an imzML")
     return path
-
-
-def digest(path: Path) -> str:
-    """Return a SHA-256 over head, tail and evenly spread blocks of a file; all of a small one."""
-    sha = hashlib.sha256()
-    with reading(path), path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if size <= 2 * _ENDS + _BLOCKS * _BLOCK:
-            sha.update(stream.read())
-            return sha.hexdigest()
-        spread = [(index * (size - _BLOCK) // (_BLOCKS - 1), _BLOCK) for index in range(_BLOCKS)]
-        for place, length in [(0, _ENDS), (size - _ENDS, _ENDS), *spread]:
-            stream.seek(place)
-            sha.update(stream.read(length))
-    return sha.hexdigest()
 
 
 def place_in_order(offset: Longs, size: Longs, start: int) -> Longs:

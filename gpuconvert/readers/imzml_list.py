@@ -21,7 +21,8 @@ from gpuconvert.readers.imzml_scan import (
 )
 from gpuconvert.readers.imzml_slow import SpectrumTable, parse_list
 from gpuconvert.readers.imzml_terms import LOOKUP, group_table
-from gpuconvert.readers.imzml_xml import LATIN, PIECE, damaged, new_parser, reading
+from gpuconvert.readers.imzml_xml import LATIN, PIECE, damaged, new_parser
+from gpuconvert.readers.source_files import reading
 
 if TYPE_CHECKING:
     from gpuconvert.readers.imzml_header import ImzmlHeader

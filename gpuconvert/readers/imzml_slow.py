@@ -24,14 +24,8 @@ from gpuconvert.readers.imzml_terms import (
     is_plain,
     parse_integer,
 )
-from gpuconvert.readers.imzml_xml import (
-    LATIN,
-    XmlSource,
-    damaged,
-    is_encoding_error,
-    new_parser,
-    reading,
-)
+from gpuconvert.readers.imzml_xml import LATIN, XmlSource, damaged, is_encoding_error, new_parser
+from gpuconvert.readers.source_files import reading
 
 LONGEST_TOKEN = 16 << 20
 """Expat keeps a tag whole; one longer than this is damage, in bytes."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from xml.parsers import expat
 
-from gpuconvert.errors import SourceError, SourceMissingError, SourceReadError
+from gpuconvert.errors import SourceError, SourceMissingError
+from gpuconvert.readers.source_files import reading, refuse_pointer, require_file
 
 PIECE = 1 << 16
 """Bytes fed to the XML parser at a time."""
@@ -75,30 +75,6 @@ class XmlSource:
             yield decoder.decode(b"", final=True)
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what reading and decoding `path` may raise into SourceError or SourceReadError."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise SourceError(
-            f"{path} cannot be decompressed ({error}); is it complete? copy it again"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{path} is not valid {error.encoding} at byte {error.start}; export it again"
-        ) from error
-    except OSError as error:
-        if isinstance(error, SourceError):
-            raise
-        if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
-            raise SourceError(f"{path} cannot be read: {error}; check its permissions") from error
-        raise SourceReadError(
-            f"{path} cannot be read: {error.strerror or error}; check its disk or network and run "
-            "the same command again"
-        ) from error
-
-
 def find_xml(path: Path) -> XmlSource:
     """Return where the XML of `path` is, from its first bytes.
 
@@ -127,20 +103,6 @@ def find_xml(path: Path) -> XmlSource:
             return XmlSource(path, zipped, 0, False, codec)
     start, junk = _find_start(path, head)
     return XmlSource(path, zipped, start, junk, "")
-
-
-def require_file(path: Path, expected: str) -> None:
-    """Raise SourceError where `path` is a device, a pipe or a socket, which may never end."""
-    if not path.is_file():
-        raise SourceError(f"{path} is not a regular file, expected {expected}; copy it to a disk")
-
-
-def refuse_pointer(path: Path, head: bytes) -> None:
-    """Raise SourceError where `head` is that of a git-lfs pointer."""
-    if head.startswith(b"version https://git-lfs"):
-        raise SourceError(
-            f"{path} is a git-lfs pointer, not the file itself; fetch it with 'git lfs pull'"
-        )
 
 
 def _find_start(path: Path, head: bytes) -> tuple[int, bool]:

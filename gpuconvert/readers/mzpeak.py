@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError
 from gpuconvert.mzpeak_tables import COMMON_MZ, OWN_BLOCK
-from gpuconvert.readers.imzml_checks import Findings
+from gpuconvert.readers.findings import Findings, row_order
 from gpuconvert.readers.imzml_facts import ScanSettings, Term, pixel_size
-from gpuconvert.readers.imzml_ibd import digest
-from gpuconvert.readers.imzml_index import row_order
 from gpuconvert.readers.mzpeak_archive import Archive, understood
 from gpuconvert.readers.mzpeak_decode import Space
 from gpuconvert.readers.mzpeak_signal import Signal
 from gpuconvert.readers.mzpeak_tables import NOWHERE, Spectra, file_metadata, read_spectra
+from gpuconvert.readers.source_files import Stamps, digest
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import (
     Acquisition,
@@ -56,7 +55,7 @@ class MzPeakReader:
         with understood(path, "the archive"), ExitStack() as undo:
             self._archive = Archive(path)
             undo.callback(self._archive.close)
-            self._stamps = {file: _stamp(file) for file in self._archive.files}
+            self._stamps = Stamps(self._archive.files)
             spectra = read_spectra(self._archive)
             self._signals = _open_signals(self._archive, spectra)
             self._take(spectra, settings)
@@ -189,12 +188,7 @@ class MzPeakReader:
 
     def check_unchanged(self) -> None:
         """Raise SourceError if a file changed since it was opened."""
-        for file, stamp in self._stamps.items():
-            if _stamp(file) != stamp:
-                raise SourceError(
-                    f"{file} changed since it was opened, in size or time of modification; "
-                    "start again when nothing writes to it"
-                )
+        self._stamps.check()
 
     def close(self) -> None:
         """Close the files; the reader cannot be used afterwards."""
@@ -315,15 +309,6 @@ def _representations(stated: NDArray[np.int8], member: Ints, settings: Settings)
     else:
         kinds = np.full(len(stated), _REPRESENTATIONS.index(settings.spectrum_type))
     return kinds.astype(np.int64)
-
-
-def _stamp(file: Path) -> tuple[int, int] | None:
-    """Return size and time of modification of a file; None where it is gone."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def _identity(archive: Archive) -> SourceIdentity:

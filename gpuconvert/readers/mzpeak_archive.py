@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from gpuconvert.errors import SourceError, SourceMissingError
-from gpuconvert.readers.imzml_xml import reading, refuse_pointer
+from gpuconvert.readers.source_files import reading, refuse_pointer
 
 INDEX = "mzpeak_index.json"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")

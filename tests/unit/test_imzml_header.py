@@ -10,7 +10,7 @@ from gpuconvert.readers.imzml_facts import pixel_size
 from gpuconvert.readers.imzml_header import read_header
 from gpuconvert.readers.imzml_list import read_list
 from gpuconvert.readers.imzml_scan import CENTROID, NEGATIVE, POSITIVE, PROFILE
-from gpuconvert.readers.imzml_xml import reading
+from gpuconvert.readers.source_files import reading
 from tests.imzml_writer import Document, cv, ref, write_imzml
 
 ONE = [(1, 1, [100.0], [1.0])]

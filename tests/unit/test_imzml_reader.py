@@ -19,7 +19,8 @@ from pyimzml.ImzMLParser import ImzMLParser
 from gpuconvert.errors import SourceError, SourceMissingError
 from gpuconvert.readers import Reader, imzml, imzml_ibd, open_reader
 from gpuconvert.readers.imzml import ImzmlReader
-from gpuconvert.readers.imzml_ibd import IbdFile, digest, place_in_order
+from gpuconvert.readers.imzml_ibd import IbdFile, place_in_order
+from gpuconvert.readers.source_files import digest
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import decode
 from tests.imzml_writer import Document, cv, external, write_imzml
