@@ -81,7 +81,8 @@ class BlobFile:
         used = np.ones(len(self._place), bool)
         if self.form.content != "profile":
             used = self.n_peaks > 0
-        places = np.unique(frames.place[frames.place >= 0])
+        inside = (frames.place >= 0) & (frames.place <= self._file.size)
+        places = np.unique(frames.place[inside])
         ends = np.append(places[1:], self._file.size)
         at = np.searchsorted(places, self._place)
         stored: Longs = (

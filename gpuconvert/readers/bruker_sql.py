@@ -227,6 +227,7 @@ def read_frames(connection: sqlite3.Connection, database: Path) -> Frames:
             raise SourceError(
                 f"{database} has no column {needed} in a table Frames: its schema is not known"
             )
+    _require_numbers(connection, database, ("Id", "NumPeaks"))
     unknown = "9e999"
     columns = _read_columns(
         connection, "Frames", {
@@ -251,6 +252,26 @@ def read_frames(connection: sqlite3.Connection, database: Path) -> Frames:
                 f"expected 0 to {most}; copy the whole folder again"
             )
     return Frames(polarity=polarity, **columns)
+
+
+def _require_numbers(
+    connection: sqlite3.Connection, database: Path, columns: tuple[str, ...]
+) -> None:
+    """Raise SourceError where a frame has no whole number in a column that decides what is read.
+
+    Taken for 0, a missing number of peaks would empty the frame.
+    """
+    for column in columns:
+        found = connection.execute(
+            f'SELECT Id, "{column}" FROM Frames WHERE "{column}" IS NULL OR "{column}" = \'\' '
+            f'OR "{column}" GLOB \'*[^0-9.+-]*\' ORDER BY Id LIMIT 1'
+        ).fetchone()
+        if found is not None:
+            value = "no" if found[1] is None else repr(found[1])
+            raise SourceError(
+                f"{database}: frame {found[0]} states {value} {column}, expected a whole number; "
+                "copy the whole folder again"
+            )
 
 
 def read_spots(connection: sqlite3.Connection) -> Spots:
