@@ -264,7 +264,7 @@ def _require_numbers(
     for column in columns:
         found = connection.execute(
             f'SELECT Id, "{column}" FROM Frames WHERE "{column}" IS NULL OR "{column}" = \'\' '
-            f'OR "{column}" GLOB \'*[^0-9.+-]*\' ORDER BY Id LIMIT 1'
+            f"OR \"{column}\" GLOB '*[^0-9.+-]*' ORDER BY Id LIMIT 1"
         ).fetchone()
         if found is not None:
             value = "no" if found[1] is None else repr(found[1])

@@ -53,6 +53,8 @@ def open_source(path: Path, ibd: Path | None, store: Store) -> OpenSpectra:
     SettingsError
         Where `ibd` is given for a source that has none.
     """
+    if path.name in ("", ".."):
+        path = path.resolve()
     name = path.name.lower()
     if name.endswith((".imzml", ".imzml.gz")):
         return Oracle(path, ibd)

@@ -202,6 +202,30 @@ def test_the_command_line_says_what_is_converted(tmp_path, capsys):
     assert "--region 'x' is not clear; write it like 2 or 0,2" in err
 
 
+@pytest.mark.parametrize("kind", ["line", "scans"])
+def test_inspect_shows_the_axis_of_run(tmp_path, capsys, kind):
+    write = write_tdf if kind == "scans" else write_tsf
+    source = write(tmp_path, image(), n_samples=N_SAMPLES)
+    options = ("--axis", "tof", "--bin-ppm", "50", "--json")
+    shown = json.loads(call(capsys, "inspect", source, *options)[1])["axis"]
+    made = json.loads(call(capsys, "run", source, tmp_path / "o.zarr", *options)[1])
+    assert shown["n_bins"] == made["n_bins"]
+
+
+def test_a_folder_may_be_named_from_within_or_by_a_link(tmp_path, capsys, monkeypatch):
+    source = write_tsf(tmp_path, image(), n_samples=N_SAMPLES, name="two words.D")
+    (tmp_path / "link.d").symlink_to(source)
+    monkeypatch.chdir(source)
+    for number, name in enumerate((".", "../two words.D/", "../link.d")):
+        assert call(capsys, "run", name, f"../{number}.zarr")[0] == 0
+        assert call(capsys, "verify", f"../{number}.zarr", name)[0] == 0
+    code, _, err = call(capsys, "run", "analysis.tsf", "../o.zarr")
+    assert code == 3
+    assert (
+        "expected a name ending in .imzml, .imzml.gz, .d, .mzpeak; name the .d folder, not" in err
+    )
+
+
 def test_a_recipe_of_three_verbs_works(tmp_path, capsys):
     source = write_tdf(tmp_path, image(), n_samples=N_SAMPLES)
     assert call(capsys, "plan", source, tmp_path / "o.zarr")[0] == 0
@@ -219,6 +243,10 @@ def test_what_is_no_image_is_shown_and_not_converted(tmp_path, capsys):
     code, out, _ = call(capsys, "inspect", source)
     assert code == 0
     assert "spectra        24, no imaging data" in out
+    assert "pixel size" not in out
+    assert (
+        json.loads(call(capsys, "inspect", source, "--json")[1])["source"]["pixel_size_um"] is None
+    )
     for verb in ("run", "plan"):
         code, _, err = call(capsys, verb, source, tmp_path / "o.zarr")
         assert code == 3

@@ -442,7 +442,7 @@ REFUSED = [
     (_run("DELETE FROM Frames"), "has no frames, expected at least one"),
     (_run(f"UPDATE Frames SET TimsId = {2**63 - 1} WHERE Id = 3"), "frame 3 begins at byte 9223"),
     (_run("UPDATE Frames SET NumPeaks = -1 WHERE Id = 4"), "frame 4 states -1 NumPeaks, expected"),
-    (_run("UPDATE Frames SET NumPeaks = NULL WHERE Id = 4"), "frame 4 states no NumPeaks, expected"),
+    (_run("UPDATE Frames SET NumPeaks = NULL WHERE Id = 4"), "frame 4 states no NumPeaks"),
     (_run("UPDATE Frames SET NumPeaks = 'few' WHERE Id = 4"), "frame 4 states 'few' NumPeaks"),
     (_run("UPDATE Frames SET Id = NULL WHERE Id = 4"), "frame None states no Id, expected a whole"),
     (_run("UPDATE MzCalibration SET C0 = NULL"), "calibration 1 of frame 1 states no C0, expected"),
