@@ -23,7 +23,7 @@ from gpuconvert.readers.mzpeak_archive import Archive, understood
 from gpuconvert.readers.mzpeak_decode import Space
 from gpuconvert.readers.mzpeak_signal import Signal
 from gpuconvert.readers.mzpeak_tables import NOWHERE, Spectra, file_metadata, read_spectra
-from gpuconvert.readers.source_files import Stamps, digest
+from gpuconvert.readers.source_files import Declared, Stamps, digest
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import (
     Acquisition,
@@ -189,6 +189,10 @@ class MzPeakReader:
     def check_unchanged(self) -> None:
         """Raise SourceError if a file changed since it was opened."""
         self._stamps.check()
+
+    def declared(self) -> tuple[Declared, ...]:
+        """Return the SHA-512 that the index states of members; archives before D4 have none."""
+        return self._archive.checksums()
 
     def close(self) -> None:
         """Close the files; the reader cannot be used afterwards."""

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from gpuconvert.errors import SourceError, SourceMissingError
-from gpuconvert.readers.source_files import reading, refuse_pointer
+from gpuconvert.readers.source_files import Declared, reading, refuse_pointer
 
 INDEX = "mzpeak_index.json"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -171,6 +171,20 @@ class Archive:
                 "copy or export it again"
             )
         return self._members[name]
+
+    def checksums(self) -> tuple[Declared, ...]:
+        """Return the checksums that the index states of its members."""
+        found = []
+        for entry in self.entries():
+            name, stated = str(entry.get("name")), entry.get("checksum")
+            if stated and name in self._members:
+                own = self._members[name]
+                found.append(
+                    Declared(
+                        name, own.file.path, own.offset, own.size, "SHA-512", str(stated).lower()
+                    )
+                )
+        return tuple(found)
 
     def _map(self, path: Path) -> MappedFile:
         mapped = MappedFile(path)
