@@ -42,6 +42,7 @@ class BrukerOracle:
     coordinates : (n_spectra, 3) int64; x, y, z, each from 0 at the smallest observed
     n_points : (n_spectra,) int64
     order : (n_spectra,) int64, position of each frame in the table of frames
+    facts : region_number and polarity; (n_spectra,) int64 each
     """
 
     def __init__(self, path: Path, parameters: dict[str, Any]) -> None:
@@ -145,6 +146,15 @@ class BrukerOracle:
             raise SourceError(f"{self.path} has no frame that the store could be made of")
         self.order = np.array([order for order, _ in used], np.int64)
         self._frames = [frame for _, frame in used]
+        signs = {"+": 1, "-": -1}
+        self.facts = {
+            "region_number": np.array(
+                [frame["spot"].get("RegionNumber") or 0 for frame in self._frames], np.int64
+            ),
+            "polarity": np.array(
+                [signs.get(str(frame.get("Polarity")), 0) for frame in self._frames], np.int64
+            ),
+        }
         places = [
             (frame["spot"]["XIndexPos"], frame["spot"]["YIndexPos"], 0) for frame in self._frames
         ]

@@ -106,6 +106,40 @@ def test_the_verifier_notices_another_source(tmp_path, kind):
     assert {"mean m/z", "bin contents"} & {check.name for check in found.checks if not check.ok}
 
 
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE MaldiFrameInfo SET RegionNumber = 2 WHERE Frame = 9",
+         "obs/region_number is 0 at x=2, y=1, z=0, but the source says 2 (1 pixels differ)"),
+        ("UPDATE Frames SET Polarity = '-' WHERE Id > 6",
+         "obs/polarity is 1 at x=0, y=1, z=0, but the source says -1 (18 pixels differ)"),
+    ],
+)  # fmt: skip
+def test_the_verifier_notices_another_region_and_polarity(tmp_path, statement, words):
+    source = write_tsf(tmp_path, image(), n_samples=N_SAMPLES)
+    gpuconvert.convert(source, tmp_path / "o.zarr")
+    other = write_tsf(
+        tmp_path, image(), n_samples=N_SAMPLES, name="other.d",
+        change=lambda connection: connection.execute(statement),
+    )  # fmt: skip
+    found = gpuconvert.verify(tmp_path / "o.zarr", other)
+    failed = [check.detail for check in found.checks if not check.ok]
+    assert failed == [words]
+
+
+def test_a_spectrum_that_the_source_does_not_have_fails_in_words(tmp_path, capsys):
+    source = write_tsf(tmp_path, image(), n_samples=N_SAMPLES)
+    gpuconvert.convert(source, tmp_path / "o.zarr")
+    frames = image()
+    frames[0], frames[1] = frames[1], frames[0]
+    frames[0].x, frames[1].x = 100, 101
+    other = write_tsf(tmp_path, frames, n_samples=N_SAMPLES, name="other.d")
+    code, out, err = call(capsys, "verify", tmp_path / "o.zarr", other)
+    assert code == 1
+    assert "in bins where the source has none of them" in out
+    assert err.count("\n") == 1
+
+
 def test_a_selection_is_verified_as_it_was_made(tmp_path):
     frames = image(4, 3) + image(3, 3, seed=1, region=2)
     for frame in frames[12:]:
