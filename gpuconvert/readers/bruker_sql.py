@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError, SourceMissingError
-from gpuconvert.readers.source_files import reading
+from gpuconvert.readers.source_files import reading, require_file
 
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -132,6 +132,7 @@ def find_files(folder: Path) -> BrukerFiles:
             "does not belong there"
         )
     database = folder / found[0]
+    require_file(database, "an SQLite database")
     binary = folder / f"{found[0]}_bin"
     if not binary.is_file():
         raise SourceMissingError(

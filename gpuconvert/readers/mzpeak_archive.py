@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from gpuconvert.errors import SourceError, SourceMissingError
-from gpuconvert.readers.source_files import Declared, reading, refuse_pointer
+from gpuconvert.readers.source_files import Declared, reading, refuse_pointer, require_file
 
 INDEX = "mzpeak_index.json"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -204,6 +204,7 @@ class Archive:
     def _zip(self) -> dict[str, Member]:
         if not self.path.exists():
             raise SourceMissingError(f"{self.path} does not exist; check the path")
+        require_file(self.path, "an mzPeak archive, or the folder of one")
         with reading(self.path), self.path.open("rb") as stream:
             refuse_pointer(self.path, stream.read(64))
             try:

@@ -56,7 +56,7 @@ class MzPeakOracle:
         `parameters` are those of the store: whether a spectrum that is in both members
         is taken from the peaks.
         """
-        if not path.exists():
+        if not (path.is_file() or path.is_dir()):
             raise SourceMissingError(f"{path} does not exist; check the path")
         self.path = path
         self._stack = ExitStack()
