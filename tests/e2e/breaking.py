@@ -141,7 +141,7 @@ def chosen(source, layout):
     """Return the settings of a conversion."""
     mobility = 3 if (source / "analysis.tdf").exists() else None
     return Settings(
-        layout=layout, workers=1, bins=2000, chunk_size=1024, axis="constant",
+        layout=layout, workers=1, bins=2000, chunk_size=1024, axis="constant", memory=512 << 20,
         mobility_bins=mobility,
     )  # fmt: skip
 
