@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from gpuconvert.errors import BackendError
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, select
+from gpuconvert.zero_runs import Stripped
 
 HOST_POINT_BYTES = 40
 HOST_NONZERO_BYTES = 24
@@ -63,6 +64,11 @@ class Slot(launches.Queue, Protocol):
     def release(self) -> None:
         """Give all device memory back."""
         ...
+
+
+Found = TypeVar("Found")
+Work: TypeAlias = Callable[[Slot, RawBatch], Found]
+"""What is done with a batch on a slot."""
 
 
 def _load_driver() -> None:
@@ -121,17 +127,26 @@ class DeviceBackend:
         finally:
             self._free.put(slot)
 
-    def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
-        """Decode the spectra of `batch` and put them on `axis`."""
+    def _in_parts(
+        self, batch: RawBatch, needed: Callable[[RawBatch], int], work: Work[Found]
+    ) -> list[Found]:
+        """Return what `work` makes of a batch, cut until each part has the memory it needs."""
+        found: list[Found] = []
+        waiting = [batch]
         with self._slot() as slot:
-            blocks: list[CsrBlock] = []
-            waiting = [batch]
             while waiting:
                 part = waiting.pop()
-                if _device_bytes(part) > slot.room or part.n_points.sum() > MOST_POINTS:
+                if needed(part) > slot.room or part.n_points.sum() > MOST_POINTS:
                     waiting += reversed(_halves(part, slot))
                 else:
-                    blocks += _twice(slot, part, axis, options)
+                    found += _twice(slot, part, work)
+        return found
+
+    def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
+        """Decode the spectra of `batch` and put them on `axis`."""
+        blocks = self._in_parts(
+            batch, _device_bytes, lambda slot, part: launches.resample(slot, part, axis, options)
+        )
         return blocks[0] if len(blocks) == 1 else join_blocks(blocks, batch.rows)
 
     def by_bin(self, block: CsrBlock, n_bins: int) -> CscBlock:
@@ -151,6 +166,18 @@ class DeviceBackend:
                     f"{slot.label} has too little memory to sort {len(block.data)} values in "
                     f"{2 * pieces} pieces: {error}; {REMEDY}"
                 ) from error
+
+    def strip_zeros(
+        self, indptr: NDArray[np.int64], intensity: NDArray[Any], rows: NDArray[np.int64]
+    ) -> Stripped:
+        """Return which points stay, and are marked, by `zero_runs.zero_roles`."""
+        at, dtype = indptr[:-1] * intensity.itemsize, intensity.dtype
+        # A batch whose only arrays are intensities: it is cut, and named, like any other.
+        batch = RawBatch(
+            intensity.view(np.uint8), at, at, np.diff(indptr), dtype, dtype, rows
+        )  # fmt: skip
+        parts = self._in_parts(batch, _strip_bytes, _stripped)
+        return parts[0][1] if len(parts) == 1 else _join_stripped(parts)
 
     def peak_bytes(
         self, n_points: int, n_spectra: int, n_nonzeros: int, largest: int  # noqa: ARG002
@@ -190,14 +217,41 @@ def _device_bytes(batch: RawBatch) -> int:
     return 2 * own
 
 
-def _twice(slot: Slot, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> list[CsrBlock]:
-    """Return the batch resampled at once or, where memory does not suffice, in two halves."""
+def _strip_bytes(batch: RawBatch) -> int:
+    """Return the device memory that `strip_zeros` takes for a batch of intensities."""
+    points, spectra = int(batch.n_points.sum()), len(batch.rows)
+    return 2 * (launches.ZERO_POINT_BYTES * points + launches.SPECTRUM_BYTES * spectra)
+
+
+def _stripped(slot: Slot, batch: RawBatch) -> tuple[int, Stripped]:
+    """Return the number of points of a batch of intensities, and which of them stay."""
+    indptr = np.zeros(len(batch.rows) + 1, np.int64)
+    np.cumsum(batch.n_points, out=indptr[1:])
+    values = batch.raw.view(batch.intensity_dtype)
+    return len(values), launches.strip_zeros(slot, indptr, values)
+
+
+def _join_stripped(parts: list[tuple[int, Stripped]]) -> Stripped:
+    """Return the points that stay of consecutive parts, each with its number of points."""
+    begins = np.cumsum([0, *(n_points for n_points, _ in parts)])
+    kept = np.concatenate([[0], *(np.diff(found.indptr) for _, found in parts)])
+    return Stripped(
+        np.concatenate(
+            [found.places + begin for begin, (_, found) in zip(begins[:-1], parts, strict=True)]
+        ),
+        np.concatenate([found.marked for _, found in parts]),
+        np.cumsum(kept),
+    )
+
+
+def _twice(slot: Slot, batch: RawBatch, work: Work[Found]) -> list[Found]:
+    """Return what `work` makes of a batch or, where memory does not suffice, of its halves."""
     try:
-        return [_named(slot, batch, axis, options)]
+        return [_named(slot, batch, work)]
     except MemoryError:
         slot.release()
     try:
-        return [_named(slot, half, axis, options) for half in _halves(batch, slot)]
+        return [_named(slot, half, work) for half in _halves(batch, slot)]
     except MemoryError as error:
         raise BackendError(
             f"{slot.label} has too little memory for {_words(batch)}, even in two halves: {error}; "
@@ -205,10 +259,10 @@ def _twice(slot: Slot, batch: RawBatch, axis: MassAxis, options: ResampleOptions
         ) from error
 
 
-def _named(slot: Slot, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
-    """Return the batch resampled; an error of the device says which batch it was."""
+def _named(slot: Slot, batch: RawBatch, work: Work[Found]) -> Found:
+    """Return what `work` makes of a batch; an error of the device says which batch it was."""
     try:
-        return launches.resample(slot, batch, axis, options)
+        return work(slot, batch)
     except BackendError as error:
         raise BackendError(f"{_words(batch)}: {error}") from error
 

@@ -10,6 +10,8 @@ import gpuconvert
 from gpuconvert import plan
 from gpuconvert.errors import BackendError
 from tests.e2e.data import matrix_bytes, pixels, write_centroid, write_profile
+from tests.e2e.test_mzpeak import full_profiles
+from tests.imzml_writer import write_imzml
 from tests.unit.test_device import Slot
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
@@ -44,7 +46,51 @@ def test_the_store_is_that_of_the_cpu(tmp_path, emulated, write):
     assert emulated.buffers
 
 
-def test_a_device_that_fails_leaves_a_job_that_another_backend_continues(tmp_path, emulated):
+@pytest.mark.parametrize("types", [("f8", "f4"), ("f4", "f8"), ("f8", "i4")])
+@pytest.mark.parametrize("layout", ["point", "chunk"])
+def test_the_archive_is_that_of_the_cpu(tmp_path, emulated, types, layout):
+    source = write_imzml(
+        tmp_path, full_profiles(pixels(6, 4)), representation="profile", mz_dtype=types[0],
+        intensity_dtype=types[1],
+    )  # fmt: skip
+    for name in ("cuda", "cpu", "numpy"):
+        done = gpuconvert.export(
+            source, tmp_path / f"{name}.mzpeak", backend=name, mzpeak_layout=layout
+        )
+        assert done.backend == f"backend {name}: asked for"
+        assert done.points_marked > 100
+    assert sum(slot.launched for slot in emulated.slots) >= 4
+    assert emulated.buffers
+    made = [(tmp_path / f"{name}.mzpeak").read_bytes() for name in ("cuda", "cpu", "numpy")]
+    assert made[0] == made[1] == made[2]
+
+
+def test_a_device_that_fails_leaves_no_archive(tmp_path, emulated):
+    source = write_profile(tmp_path, places=pixels(6, 4))
+    before = sorted(tmp_path.iterdir())
+    for slot in emulated.slots:
+        slot.launches_left = 2
+    with pytest.raises(BackendError, match=r"rows 0 to 2\d .*: device 0 \(Emulated\) fell off"):
+        gpuconvert.export(source, tmp_path / "a.mzpeak", devices=(0,))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_not_computed_needs_no_device(tmp_path, emulated):
+    for number, (write, options) in enumerate(
+        [(write_profile, {"lossless": True}), (write_centroid, {})]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        source = write(folder)
+        done = gpuconvert.export(source, folder / "a.mzpeak", backend="cuda", **options)
+        assert done.backend == ""
+    assert not emulated.buffers
+    assert not any(slot.launched for slot in emulated.slots)
+
+
+def test_a_device_that_fails_leaves_a_job_leaves_a_job_that_another_backend_continues(
+    tmp_path, emulated
+):
     source = write_profile(tmp_path, places=pixels(6, 4))
     options = {"bins": 3000, "axis": "linear-tof", "workers": 1}
     for slot in emulated.slots:

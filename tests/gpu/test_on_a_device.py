@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gpuconvert
 from gpuconvert.backends import choose_backend
 from gpuconvert.backends.device import DeviceBackend
 from gpuconvert.backends.host import HostBackend
 from gpuconvert.backends.kernel_source import cubin_path, file_of_kernel
-from gpuconvert.backends.launches import halve_image, strip_zero_runs
+from gpuconvert.backends.launches import halve_image
 from gpuconvert.errors import BackendError
 from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spectra import CsrBlock
 from tests.e2e.data import matrix_bytes, pixels, write_profile
-from tests.kernels.slow import half, null_mask, strip
+from tests.kernels.slow import half
 from tests.strategies import make_axis, pack
 from tests.unit.test_backends import blocks_are_equal, peaks, step_of
 
@@ -57,20 +58,33 @@ def test_kernels_compile_in_seconds_and_load_at_once(library, tmp_path, monkeypa
     assert seconds[1] < 0.1
 
 
-def test_zero_runs_and_images_are_those_of_the_slow_versions(slot):
-    random = np.random.default_rng(4)
-    spectra = [random.choice([0.0, 0.0, 0.0, -0.0, 5e-324, 2.0], n) for n in (0, 1, 7, 900, 40)]
-    offset = np.cumsum([0, *map(len, spectra)]).astype(np.int64)
+def test_images_are_those_of_the_slow_version(slot):
+    image = np.random.default_rng(4).integers(0, 2**16, (2, 33, 21)).astype(np.uint16)
     with slot.running():
-        places, null, indptr = strip_zero_runs(slot, np.concatenate(spectra), offset)
-        image = random.integers(0, 2**16, (2, 33, 21)).astype(np.uint16)
         halved = halve_image(slot, image)
-    for s, spectrum in enumerate(spectra):
-        kept = strip(spectrum.tolist())
-        part = slice(indptr[s], indptr[s + 1])
-        assert (places[part] - offset[s]).tolist() == kept
-        assert null[part].tolist() == null_mask([spectrum[i] for i in kept])
     assert halved.tolist() == [half(channel.tolist()) for channel in image]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8"])
+def test_zero_runs_of_many_points_are_those_of_the_processor(library, dtype):
+    random = np.random.default_rng(4)
+    lengths = random.integers(0, 60_000, 300)
+    indptr = np.append(0, np.cumsum(lengths))
+    values = random.choice(np.array([0, 0, 0, 2, -1], dtype), indptr[-1])
+    if dtype[0] == "f":
+        values[random.integers(0, len(values), 10**5)] = np.finfo(dtype).smallest_subnormal
+        values[random.integers(0, len(values), 10**5)] = -0.0
+    given = indptr, values, np.arange(300)
+    found, wanted = DeviceBackend((0,)).strip_zeros(*given), HostBackend().strip_zeros(*given)
+    for column, expected in zip(found, wanted, strict=True):
+        assert np.array_equal(column, expected)
+
+
+def test_an_archive_is_that_of_the_processor(library, tmp_path):
+    source = write_profile(tmp_path, places=pixels(6, 4))
+    for name in ("cuda", "cpu"):
+        gpuconvert.export(source, tmp_path / f"{name}.mzpeak", backend=name)
+    assert (tmp_path / "cuda.mzpeak").read_bytes() == (tmp_path / "cpu.mzpeak").read_bytes()
 
 
 def test_a_device_with_little_memory_left_gives_the_same(library):

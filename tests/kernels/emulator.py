@@ -166,6 +166,10 @@ class EmulatedBackend:
         """Sort with the kernels."""
         return launches.by_bin(EmulatedQueue(), block, n_bins)
 
+    def strip_zeros(self, indptr, intensity, rows):
+        """Strip with the kernels."""
+        return launches.strip_zeros(EmulatedQueue(), indptr, intensity)
+
     def peak_bytes(self, n_points, n_spectra, n_nonzeros, largest):
         """Return nothing: memory is the device's affair."""
         return MemoryUse(0)

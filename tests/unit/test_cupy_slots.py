@@ -236,6 +236,11 @@ def test_memory_is_kept_between_batches_and_nothing_of_the_one_before_shows(mach
         sorted_, wanted = (each.by_bin(found, AXIS.n_bins) for each in (backend, HostBackend()))
         assert sorted_.rows.tolist() == wanted.rows.tolist()
         assert sorted_.data.tolist() == wanted.data.tolist()
+        profile = np.repeat(found.data > 0, 3).astype(np.float32)
+        bounds, rows = np.array([0, len(profile)]), np.zeros(1, np.int64)
+        stays, wanted = (b.strip_zeros(bounds, profile, rows) for b in (backend, HostBackend()))
+        assert stays.places.tolist() == wanted.places.tolist()
+        assert stays.marked.tolist() == wanted.marked.tolist()
         taken.append(len(machine.allocated))
     # The last third of the batches goes through slots that have seen them all.
     assert taken[-1] == taken[-7]
