@@ -107,13 +107,15 @@ def _is_archive(path: Path) -> bool:
         return INDEX in archive.namelist()
 
 
-def _budget(reader: Reader, settings: Settings) -> tuple[int, int]:
+def _budget(reader: Reader, settings: Settings, backend: Backend) -> tuple[int, int]:
     """Return the size of a buffer and the memory of the whole export, in bytes."""
     acquisition = reader.acquisition
     budget = settings.memory or default_budget()
     largest = int(acquisition.raw_bytes.max(initial=0)) + reader.batch_bytes(0, 0)
     per_point = float((acquisition.n_points / np.maximum(acquisition.raw_bytes, 1)).max(initial=0))
-    fixed = BASE_BYTES + acquisition.reader_bytes + acquisition.n_spectra * SPECTRUM_BYTES
+    fixed = BASE_BYTES + acquisition.reader_bytes + backend.base_bytes
+    fixed += acquisition.n_spectra * SPECTRUM_BYTES
+    # What a backend prefers is left aside: most of the work, and of the memory, is the host's.
     slot = SLOT_BYTES
     while True:
         held = max(slot, largest)
@@ -186,7 +188,7 @@ def run(
     try:
         require_pixels(reader.acquisition)
         backend, line = _choose_backend(reader.acquisition, settings)
-        slot_bytes, projected = _budget(reader, settings)
+        slot_bytes, projected = _budget(reader, settings, backend)
         with _held(space, overwrite=overwrite), ExitStack() as stack:
             if not settings.ignore_space:
                 check_room(space, temporary=0, store=_most_bytes(reader.acquisition))

@@ -21,9 +21,15 @@ from gpuconvert.zero_runs import Stripped
 
 
 class Backend(Protocol):
-    """The verbs; safe to use from several threads at once."""
+    """The verbs; safe to use from several threads at once.
+
+    batch_bytes : size below which batches cost it time, in bytes; 0 where any will do
+    base_bytes : host memory that it takes whatever it is given
+    """
 
     name: str
+    batch_bytes: int
+    base_bytes: int
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""

@@ -36,6 +36,15 @@ HOST_FIXED_BYTES = 1 << 17
 (in the block, and in a pinned slab of up to twice its size), per spectrum, and whatever the
 batch."""
 
+BATCH_BYTES = 64 << 20
+"""Reckoned, not measured (benchmarks/gpu.py, section batches): a batch costs some ten launches
+and three waits, about 0.1 ms, and PCIe moves 8 MiB in 0.3 ms but 64 MiB in 2.5 ms."""
+
+LIBRARY_BYTES = 320 << 20
+CONTEXT_BYTES = 384 << 20
+"""Host memory of CuPy and NVRTC, and of the context of each device. Reckoned with care, not
+measured (benchmarks/gpu.py, section host): the files of the libraries are 140 and 120 MB."""
+
 DRIVER = "libcuda.so.1"
 NO_DRIVER = "no NVIDIA driver is loaded; install one, nvidia-smi then lists the devices"
 NO_CUPY = (
@@ -107,6 +116,7 @@ class DeviceBackend:
     """
 
     name = "cuda"
+    batch_bytes = BATCH_BYTES
 
     def __init__(self, devices: Sequence[int] = (), *, slots: Sequence[Slot] | None = None) -> None:
         self._new_buffer: Callable[[int], NDArray[np.uint8]] = _new_pageable
@@ -114,6 +124,8 @@ class DeviceBackend:
             library = _library()
             slots = library.open_slots(tuple(devices))
             self._new_buffer = library.pinned
+        n_devices = len({slot.label for slot in slots})
+        self.base_bytes = LIBRARY_BYTES + CONTEXT_BYTES * n_devices
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in slots:
             self._free.put(slot)

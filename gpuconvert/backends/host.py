@@ -53,6 +53,8 @@ class HostBackend:
     """Resamples with NumPy alone."""
 
     name = "numpy"
+    batch_bytes = 0
+    base_bytes = 0
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""

@@ -47,6 +47,8 @@ class JitBackend:
     """Resamples on the CPU, one spectrum after the other."""
 
     name = "cpu"
+    batch_bytes = 0
+    base_bytes = 0
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""

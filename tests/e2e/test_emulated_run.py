@@ -1,14 +1,18 @@
 """A whole run on the cuda backend whose kernels are emulated: the same store as on the CPU."""
 
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import gpuconvert
-from gpuconvert import plan
+from gpuconvert import conversion, plan
+from gpuconvert.backends.device import DeviceBackend
+from gpuconvert.backends.host import HostBackend
 from gpuconvert.errors import BackendError
+from gpuconvert.settings import Settings
 from tests.e2e.data import matrix_bytes, pixels, write_centroid, write_profile
 from tests.e2e.test_mzpeak import full_profiles
 from tests.imzml_writer import write_imzml
@@ -44,6 +48,33 @@ def test_the_store_is_that_of_the_cpu(tmp_path, emulated, write):
     assert all(slot.points for slot in emulated.slots)
     # The reader fills the buffers of the backend, and no others.
     assert emulated.buffers
+
+
+@pytest.mark.parametrize("planned", ["cuda", "numpy"])
+def test_a_plan_for_one_backend_converts_with_another(tmp_path, emulated, monkeypatch, planned):
+    monkeypatch.setattr(plan, "PART_NONZEROS", 3 * 2**19)
+    monkeypatch.setattr("gpuconvert.planning.SLOT_BYTES", 20_000)
+    monkeypatch.setattr("gpuconvert.pipeline.SLOT_BYTES", 20_000)
+    monkeypatch.setattr(DeviceBackend, "batch_bytes", 80_000)
+    source = write_profile(tmp_path, places=pixels(6, 4))
+    options = {"bins": 3000, "axis": "linear-tof", "memory": 4 << 30}
+    mine = Settings(backend=planned, **options)
+    path, made = conversion.make(source, tmp_path / "a.zarr", mine)
+    assert made.layout.slot_bytes == (80_000 if planned == "cuda" else 20_000)
+    other = "numpy" if planned == "cuda" else "cuda"
+    sizes = []
+    for kind in (HostBackend, DeviceBackend):
+        monkeypatch.setattr(kind, "buffer", lambda _, n: sizes.append(n) or np.empty(n, np.uint8))
+    for index in range(len(made.partitions)):
+        conversion.convert_part(path, index, other)
+    assert 0 < max(sizes) <= 20_000
+    assert planned == "cuda" or all(slot.launched for slot in emulated.slots)
+    conversion.assemble(path)
+    gpuconvert.convert(source, tmp_path / "b.zarr", backend=planned, **options)
+    assert matrix_bytes(tmp_path / "a.zarr") == matrix_bytes(tmp_path / "b.zarr")
+    _, again = conversion.make(source, tmp_path / "c.zarr", replace(mine, backend=other))
+    assert again.fingerprint == made.fingerprint
+    assert again.partitions == made.partitions
 
 
 @pytest.mark.parametrize("types", [("f8", "f4"), ("f4", "f8"), ("f8", "i4")])

@@ -157,6 +157,7 @@ class EmulatedBackend:
     """The kernels behind the verbs of a backend."""
 
     name = "emulated"
+    batch_bytes = base_bytes = 0
 
     def resample(self, batch, axis, options):
         """Resample with the kernels."""
