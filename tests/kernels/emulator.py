@@ -137,8 +137,8 @@ class EmulatedQueue:
         run_kernel(kernel, grid, arguments)
 
     def scan(self, values):
-        """Return the running sums."""
-        return np.cumsum(values)
+        """Put the running sums in their place."""
+        np.cumsum(values, out=values)
 
     def sort(self, values):
         """Sort `values`."""

@@ -159,6 +159,20 @@ def test_a_slot_serves_one_thread_at_a_time_and_all_slots_serve():
 
 
 @needs_compiler
+def test_one_thread_works_with_one_slot_and_two_with_two_devices():
+    slots = [Slot(), Slot(), Slot()]
+    backend = DeviceBackend(slots=slots)
+    batch = pack(peaks(1, 2, 100))
+    for _ in range(3):
+        backend.resample(batch, AXIS, OPTIONS)
+    assert [len(slot.points) for slot in slots] == [3, 0, 0]
+    with backend._slot() as first:
+        backend.resample(batch, AXIS, OPTIONS)
+    assert first is slots[0]
+    assert [len(slot.points) for slot in slots] == [3, 1, 0]
+
+
+@needs_compiler
 def test_who_finds_no_slot_waits_for_one():
     slot = Slot()
     backend = DeviceBackend(slots=[slot])
