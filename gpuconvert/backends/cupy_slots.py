@@ -17,7 +17,7 @@ import cupyx
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.backends.kernel_source import cubin_path, file_of_kernel, load_nvrtc
+from gpuconvert.backends.kernel_source import Nvrtc, cubin_path, file_of_kernel, load_nvrtc
 from gpuconvert.errors import BackendError
 from gpuconvert.stages import span
 
@@ -68,6 +68,11 @@ def count_devices() -> int:
     return found
 
 
+def find_nvrtc() -> Nvrtc:
+    """Return the compiler whose kernels the driver loads."""
+    return load_nvrtc(int(cp.cuda.runtime.driverGetVersion()) // 1000)
+
+
 def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
@@ -115,7 +120,7 @@ class CudaDevice:
         """Return a kernel of this device, compiled and loaded when first asked for."""
         with self._lock:
             if kernel not in self._functions:
-                path = cubin_path(file_of_kernel()[kernel], self.arch)
+                path = cubin_path(file_of_kernel()[kernel], self.arch, find_nvrtc)
                 try:
                     module = cp.RawModule(path=str(path))
                     self._functions[kernel] = module.get_function(kernel)
@@ -324,7 +329,7 @@ def find_devices(numbers: tuple[int, ...]) -> list[CudaDevice]:
     missing = [number for number in numbers if number >= found]
     if missing:
         raise BackendError(f"there is no CUDA device {missing[0]}; the last one is {found - 1}")
-    load_nvrtc()
+    find_nvrtc()
     return [CudaDevice(number) for number in (numbers or range(found))]
 
 

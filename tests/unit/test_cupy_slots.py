@@ -81,6 +81,7 @@ class Machine:
         self.freed = 0
         self.launched = []
         self.pinned = []
+        self.compilers = []
 
     def get_count(self):
         if self.driver < self.runtime:
@@ -169,8 +170,8 @@ def machine(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.delitem(sys.modules, NAME, raising=False)
     made.slots = importlib.import_module(NAME)
-    monkeypatch.setattr(made.slots, "load_nvrtc", lambda: None)
-    monkeypatch.setattr(made.slots, "cubin_path", lambda name, arch: tmp_path / name)
+    monkeypatch.setattr(made.slots, "load_nvrtc", made.compilers.append)
+    monkeypatch.setattr(made.slots, "cubin_path", lambda name, *_: tmp_path / name)
     monkeypatch.setattr(made.slots, "PCI_FOLDER", tmp_path)
     monkeypatch.setattr(device, "_load_driver", lambda: None)
     yield made
@@ -201,7 +202,8 @@ def test_a_number_without_a_device_is_refused(machine):
 
 
 def test_a_missing_compiler_is_found_out_at_once(machine, monkeypatch):
-    def missing():
+    def missing(newest):
+        assert newest == 13
         raise BackendError("the compiler NVRTC is not installed")
 
     monkeypatch.setattr(machine.slots, "load_nvrtc", missing)
