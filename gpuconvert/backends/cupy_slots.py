@@ -258,14 +258,15 @@ class CudaSlot:
         with self._starting(self._last):
             function((blocks,), (BLOCK_THREADS,), arguments)
 
-    def scan(self, values: Any) -> None:  # noqa: ANN401 - of CuPy
-        """Put the running sums of int64 `values` in their place."""
+    def scan(self, values: Any) -> Any:  # noqa: ANN401 - of CuPy
+        """Return the running sums of int64 `values`, which they replace."""
         # cumsum would copy them first, by a kernel that CuPy compiles, and for which it needs
         # headers of CUDA; this is what it calls then.
         with self._starting("the running sum"):
             done = cp.cuda.cub.cub_scan(values, cp.cuda.cub.CUPY_CUB_CUMSUM)
         if done is None:
             raise BackendError(f"CuPy has no running sum of {values.size} {values.dtype} in place")
+        return done
 
     def sort(self, values: Any) -> None:  # noqa: ANN401 - of CuPy
         """Sort uint64 `values` by a radix sort, which takes as much memory again.

@@ -141,15 +141,15 @@ class DeviceBackend:
             self._free.put(slot)
 
     def _in_parts(
-        self, batch: RawBatch, needed: Callable[[RawBatch], int], work: Work[Found]
+        self, batch: RawBatch, too_large: Callable[[RawBatch, int], bool], work: Work[Found]
     ) -> list[Found]:
-        """Return what `work` makes of a batch, cut until each part has the memory it needs."""
+        """Return what `work` makes of a batch, cut until no part is too large for the room."""
         found: list[Found] = []
         waiting = [batch]
         with self._slot() as slot:
             while waiting:
                 part = waiting.pop()
-                if needed(part) > slot.room or part.n_points.sum() > MOST_POINTS:
+                if too_large(part, slot.room):
                     waiting += reversed(_halves(part, slot))
                 else:
                     found += _twice(slot, part, work)
@@ -158,7 +158,7 @@ class DeviceBackend:
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""
         blocks = self._in_parts(
-            batch, _device_bytes, lambda slot, part: launches.resample(slot, part, axis, options)
+            batch, _is_too_large, lambda slot, part: launches.resample(slot, part, axis, options)
         )
         return blocks[0] if len(blocks) == 1 else join_blocks(blocks, batch.rows)
 
@@ -188,7 +188,7 @@ class DeviceBackend:
         batch = RawBatch(
             intensity.view(np.uint8), at, at, np.diff(indptr), dtype, dtype, rows
         )  # fmt: skip
-        parts = self._in_parts(batch, _strip_bytes, _stripped)
+        parts = self._in_parts(batch, _is_too_large_to_strip, _stripped)
         return parts[0][1] if len(parts) == 1 else _join_stripped(parts)
 
     def peak_bytes(
@@ -221,6 +221,11 @@ def _new_pageable(n_bytes: int) -> NDArray[np.uint8]:
     return np.empty(n_bytes, np.uint8)
 
 
+def _is_too_large(batch: RawBatch, room: int) -> bool:
+    """Return whether a batch cannot go to a device of so much memory at once."""
+    return _device_bytes(batch) > room or batch.n_points.sum() > MOST_POINTS
+
+
 def _device_bytes(batch: RawBatch) -> int:
     """Return the device memory that a batch takes before its non-zeros are known."""
     points, spectra = int(batch.n_points.sum()), len(batch.rows)
@@ -229,10 +234,11 @@ def _device_bytes(batch: RawBatch) -> int:
     return 2 * own
 
 
-def _strip_bytes(batch: RawBatch) -> int:
-    """Return the device memory that `strip_zeros` takes for a batch of intensities."""
+def _is_too_large_to_strip(batch: RawBatch, room: int) -> bool:
+    """Return whether a batch of intensities cannot go to a device of so much memory at once."""
     points, spectra = int(batch.n_points.sum()), len(batch.rows)
-    return 2 * (launches.ZERO_POINT_BYTES * points + launches.SPECTRUM_BYTES * spectra)
+    own = launches.ZERO_POINT_BYTES * points + launches.SPECTRUM_BYTES * spectra
+    return 2 * own > room or points > MOST_POINTS
 
 
 def _stripped(slot: Slot, batch: RawBatch) -> tuple[int, Stripped]:

@@ -80,8 +80,8 @@ class Queue(Protocol):
         """Start `kernel` with at least one thread, `n_threads` at best."""
         ...
 
-    def scan(self, values: Array) -> None:
-        """Put the running sums of int64 `values` in their place."""
+    def scan(self, values: Array) -> Array:
+        """Return the running sums of int64 `values`, which they replace."""
         ...
 
     def sort(self, values: Array) -> None:
@@ -249,7 +249,7 @@ def resample(queue: Queue, batch: RawBatch, axis: MassAxis, options: ResampleOpt
         else:
             stem, taken = "cells", _cells(queue, spectra, axis)
         queue.launch(f"count_{stem}", n_points, *taken, *ends, kept)
-        queue.scan(kept)
+        kept = queue.scan(kept)
         queue.launch(
             "row_pointers", n_spectra + 1, spectra.offset, np.int64(n_spectra), kept, indptr
         )
@@ -334,7 +334,7 @@ def strip_zeros(queue: Queue, indptr: NDArray[np.int64], intensity: NDArray[Any]
     with queue.span("zero_runs"):
         queue.launch("find_nonzeros", n_spectra, *bounds, *values, first, last)
         queue.launch("count_zero_runs", n_points, *bounds, n, *values, kept)
-        queue.scan(kept)
+        kept = queue.scan(kept)
         queue.launch("row_pointers", n_spectra + 1, *bounds, kept, begins)
         (rows_begin,) = queue.download(begins)
         places = queue.empty("places", int(rows_begin[-1]), np.int64)

@@ -137,8 +137,8 @@ class EmulatedQueue:
         run_kernel(kernel, grid, arguments)
 
     def scan(self, values):
-        """Put the running sums in their place."""
-        np.cumsum(values, out=values)
+        """Return the running sums, in place of `values`."""
+        return np.cumsum(values, out=values)
 
     def sort(self, values):
         """Sort `values`."""
