@@ -171,20 +171,21 @@ def stage_overlap(trace: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _move_seconds(files: Sequence[Path], n_bytes: int, folder: Path) -> float:
-    """Return the seconds to read `files` and to write `n_bytes`, with nothing done to them."""
+def _move_seconds(files: Sequence[Path], n_bytes: int, folder: Path) -> tuple[float, float]:
+    """Return the seconds to read `files`, and to write `n_bytes`, with nothing done to them."""
     block = memoryview(bytearray(16 << 20))
     begun = time.perf_counter()
     for file in files:
         with file.open("rb", buffering=0) as source:
             while source.readinto(block):
                 pass
+    read = time.perf_counter()
     with (folder / "written").open("wb", buffering=0) as target:
         for at in range(0, n_bytes, len(block)):
             target.write(block[: min(len(block), n_bytes - at)])
-    took = time.perf_counter() - begun
+    written = time.perf_counter()
     (folder / "written").unlink()
-    return took
+    return read - begun, written - read
 
 
 def run_section(sizes: Sizes, work: Path) -> dict[str, Any]:
@@ -212,11 +213,10 @@ def run_section(sizes: Sizes, work: Path) -> dict[str, Any]:
             "wall": min(walls[1:]), "said": said["seconds"], "store": size_of(target),
             "overlap": stage_overlap(trace),
         }  # fmt: skip
-    moved = statistics.median(
-        _move_seconds(files, found["cuda"]["store"], work) for _ in range(sizes.repeats)
-    )
-    found["move_the_bytes"] = moved
-    found["cuda_over_move"] = found["cuda"]["wall"] / moved
+    moves = [_move_seconds(files, found["cuda"]["store"], work) for _ in range(sizes.repeats)]
+    read, write = map(statistics.median, zip(*moves, strict=True))
+    found |= {"read_the_input": read, "write_the_output": write}
+    found["cuda_over_move"] = found["cuda"]["wall"] / (read + write)
     remove(target)
     return found
 

@@ -35,6 +35,9 @@ def test_kernels_transfers_and_pipelines_are_measured(machine, monkeypatch):  # 
     kernels = found["500 bins"]["kernels"]
     assert {"decode", "totals", "merge", "cut_cells", "count_cells", "emit_cells"} <= kernels.keys()
     assert found["500 bins"]["values"] > 0
+    assert found["500 bins"]["agrees"]
+    by_bin = found["500 bins, by bin"]["kernels"]
+    assert by_bin.keys() == {"bin_keys", "sort", "bin_offsets", "bin_gather"}
     moved = sum(entry["must_move"] for entry in kernels.values())
     assert found["500 bins"]["of_copy"] == pytest.approx(
         moved / found["500 bins"]["seconds"] / found["copy_bytes_per_s"]
@@ -47,7 +50,7 @@ def test_kernels_transfers_and_pipelines_are_measured(machine, monkeypatch):  # 
     zeros = gpu.zero_runs_section(library, sizes)
     assert zeros["kept"] < zeros["points"]
     assert zeros["seconds"].keys() == {
-        "find_nonzeros", "count_zero_runs", "row_pointers", "emit_zero_runs",
+        "find_nonzeros", "count_zero_runs", "scan", "row_pointers", "emit_zero_runs",
     }  # fmt: skip
     pipeline = gpu.pipeline_section(library, sizes)
     assert pipeline["500 bins"]["cuda"]["spectra_per_s"] > 0
