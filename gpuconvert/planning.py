@@ -249,10 +249,15 @@ def _fit(
 ) -> tuple[Layout, Projection]:  # fmt: skip
     """Return how to cut the work, and what it takes.
 
-    Buffers have SLOT_BYTES or, where they leave room for as many workers and most of a part,
-    up to what is preferred.
+    Fewer workers come before parts below `least_part`. Buffers have SLOT_BYTES or, where they
+    leave room for as many workers and most of a part, up to what is preferred.
     """
-    layout, projection = fit_layout(demand(SLOT_BYTES), workers=workers, budget=budget)
+    least = demand(SLOT_BYTES)
+    kept = replace(least, largest_nonzeros=max(least.largest_nonzeros, least_part))
+    try:
+        layout, projection = fit_layout(kept, workers=workers, budget=budget)
+    except BudgetError:
+        layout, projection = fit_layout(least, workers=workers, budget=budget)
     largest_part = bytes_per_value * layout.part_nonzeros
     least_part = max(least_part, int(LEAST_SHARE * layout.part_nonzeros))
     slot = preferred
@@ -273,7 +278,7 @@ def project(
 ) -> tuple[NDArray[np.int64], Layout, Projection]:  # fmt: skip
     """Return bounds on the non-zeros, how the work is cut, and what it takes.
 
-    No part is made smaller than `least_part` for the sake of larger buffers.
+    Parts are of `least_part` values or more where memory allows that at all.
 
     Raises
     ------

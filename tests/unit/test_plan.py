@@ -206,11 +206,27 @@ def test_buffers_are_no_larger_than_a_part_nor_parts_smaller_than_those_there_ar
     assert larger.slot_bytes // 2 < part <= larger.slot_bytes < 64 * MIB
     larger, least = larger_buffers(7000 * MIB)
     assert larger.part_nonzeros < least.part_nonzeros
-    assert larger_buffers(1000 * MIB, least_part=10**9)[0].slot_bytes == 8 * MIB
     same, least = larger_buffers(7000 * MIB, least_part=least.part_nonzeros)
     assert 8 * MIB < same.slot_bytes < larger.slot_bytes
     assert same.part_nonzeros == least.part_nonzeros
     assert larger_buffers(64 << 30, bytes_per_value=0.0)[0].slot_bytes == 8 * MIB
+
+
+def test_fewer_workers_come_before_parts_that_do_not_fit_those_there_are():
+    def continued(least_part):
+        def demand(slot):
+            held = {"backend_bytes": 700 * MIB, "total_nonzeros": 10**10}
+            return _demand(slot_bytes=slot, **held)
+
+        words = {"workers": 4, "budget": 2000 * MIB, "least_part": least_part}
+        return _fit(demand, 0, 12.0, **words)[0]
+
+    before, _ = fit_layout(_demand(total_nonzeros=10**10), workers=4, budget=2000 * MIB)
+    other, same = continued(0), continued(before.part_nonzeros)
+    assert other.part_nonzeros < before.part_nonzeros <= same.part_nonzeros
+    assert other.workers == 4 > same.workers
+    # Where that is beyond all memory the parts are made anew.
+    assert continued(10**9) == other
 
 
 def test_what_a_backend_holds_is_part_of_the_projection():
