@@ -1,5 +1,6 @@
 """What only a device can show: ``pytest -m gpu``. The tests of all backends run on it as well."""
 
+import gc
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,15 @@ def library():
     except BackendError as error:
         pytest.skip(str(error))
     return sys.modules["gpuconvert.backends.cupy_slots"]
+
+
+@pytest.fixture(autouse=True)
+def memory_given_back(library):
+    """Give back what a test took of device and host, for the processes that others start."""
+    yield
+    gc.collect()
+    library.cp.get_default_memory_pool().free_all_blocks()
+    library.cp.get_default_pinned_memory_pool().free_all_blocks()
 
 
 @pytest.fixture
