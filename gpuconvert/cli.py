@@ -138,12 +138,12 @@ def _stoppable(log_file: Path | None = None) -> Iterator[stages.Monitor]:
         if log_file is not None:
             log = journal.Journal(log_file)
             stack.callback(log.close)
+        _ = conversion.run  # loaded now, to be among what is kept
         listener = stack.enter_context(console.listening())
         monitor = stages.Monitor(listener, log)
         stack.callback(timer.cancel)
         for name in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, name, signal.signal(name, ask))
-        _ = conversion.run  # loaded now, to be among what is kept
         keep_what_is_loaded()
         yield monitor
 

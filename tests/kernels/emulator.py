@@ -137,8 +137,8 @@ class EmulatedQueue:
         run_kernel(kernel, grid, arguments)
 
     def scan(self, values):
-        """Return the running sums."""
-        return np.cumsum(values)
+        """Return the running sums, in place of `values`."""
+        return np.cumsum(values, out=values)
 
     def sort(self, values):
         """Sort `values`."""
@@ -157,6 +157,7 @@ class EmulatedBackend:
     """The kernels behind the verbs of a backend."""
 
     name = "emulated"
+    batch_bytes = base_bytes = 0
 
     def resample(self, batch, axis, options):
         """Resample with the kernels."""
@@ -165,6 +166,10 @@ class EmulatedBackend:
     def by_bin(self, block, n_bins):
         """Sort with the kernels."""
         return launches.by_bin(EmulatedQueue(), block, n_bins)
+
+    def strip_zeros(self, indptr, intensity, rows):
+        """Strip with the kernels."""
+        return launches.strip_zeros(EmulatedQueue(), indptr, intensity)
 
     def peak_bytes(self, n_points, n_spectra, n_nonzeros, largest):
         """Return nothing: memory is the device's affair."""
