@@ -86,25 +86,28 @@ class BrukerOracle:
                 f"frame {frame['Id']} of {self.path} is damaged: {error!r}"
             ) from error
 
-    def mobility(self, index: int, low: float, high: float) -> tuple[float, float]:
-        """Return the counts of a TDF frame from m/z `low` to `high`, and their sum times 1/K0."""
+    def mobility(self, index: int) -> tuple[Floats, Floats, Floats]:
+        """Return m/z, 1/K0 and scaled counts of every peak of a TDF frame, scan by scan."""
         frame = self._frames[index]
         try:
             row = next(row for row in self._mobilities if row["Id"] == frame["TimsCalibration"])
             c = [_number(row.get(f"C{k}")) for k in range(8)]
-            counts = moment = 0.0
+            mz, inverse, counts = [], [], []
             for scan, (places, values) in enumerate(self._frame_scans(frame)):
-                mz = self._mz(frame, places.astype(np.float64))
-                inside = float(values[(mz >= low) & (mz <= high)].sum())
                 stated = min(scan, int(frame["NumScans"]) - 1)
                 voltage = c[2] + (c[3] - c[2]) / c[1] * (stated - c[0] - c[4])
-                counts += inside
-                moment += inside / (c[6] + c[7] / abs(voltage))
+                mz.append(self._mz(frame, places.astype(np.float64)))
+                inverse.append(np.full(len(places), 1 / (c[6] + c[7] / abs(voltage))))
+                counts.append(values * (100.0 / frame["AccumulationTime"]))
         except (*READ_ERRORS, StopIteration) as error:
             raise SourceError(
                 f"frame {frame['Id']} of {self.path} is damaged: {error!r}"
             ) from error
-        return counts, moment
+        none = np.zeros(0)
+        return (
+            np.concatenate([none, *mz]), np.concatenate([none, *inverse]),
+            np.concatenate([none, *counts]),
+        )  # fmt: skip
 
     def _frame_scans(self, frame: dict[str, Any]) -> list[tuple[Ints, Ints]]:
         """Return indices and stored intensities of every scan of a TDF frame."""
