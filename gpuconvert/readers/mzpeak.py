@@ -72,8 +72,7 @@ class MzPeakReader:
         self._models = spectra.models[self._rows]
         member = self._choose_members(settings, findings)
         kind = _representations(spectra.representation[self._rows], member, settings)
-        mz_types = {name: self._mz_type(signal, stated) for name, signal in self._signals.items()}
-        encodings, encoding, self._member_of = self._encodings(member, kind, mz_types)
+        encodings, encoding, self._member_of = self._encodings(member, kind, stated)
         n_points = self._count(member)
         common = _common_points(stated, n_points) if len(encodings) == 1 else 0
         item_bytes = np.array([np.dtype(item.intensity_dtype).itemsize for item in encodings])
@@ -229,7 +228,7 @@ class MzPeakReader:
             return "<f4" if signal.narrow() else stored
 
     def _encodings(
-        self, member: Ints, kind: Ints, mz_types: dict[int, str]
+        self, member: Ints, kind: Ints, stated: dict[str, Any]
     ) -> tuple[tuple[Encoding, ...], NDArray[np.uint8], tuple[int, ...]]:
         """Return the encodings, that of every row, and the member each stands for."""
         keys, code = np.unique(member * len(_REPRESENTATIONS) + kind, return_inverse=True)
@@ -237,6 +236,7 @@ class MzPeakReader:
         # A row without points in either member has the encoding of whichever there is.
         any_member = next(iter(self._signals))
         sources = [name if name in self._signals else any_member for name in members]
+        mz_types = {name: self._mz_type(self._signals[name], stated) for name in set(sources)}
         encodings = tuple(
             Encoding(
                 mz_types[name],

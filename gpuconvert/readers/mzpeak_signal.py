@@ -94,7 +94,9 @@ class Signal:
         if self.layout.chunked:
             counts = chunk_counts(self.layout, rows)
         total = int(counts.sum())
-        space = Space(np.empty(total), np.empty(total), np.zeros(total, bool))
+        space = Space(
+            np.empty(total), np.empty(total, self.layout.intensity_dtype), np.zeros(total, bool)
+        )
         self._unpack(rows, counts, space)
         return space.mz, space.marked
 

@@ -183,11 +183,11 @@ def compare_mobility(table: MobilityTable, oracle: BrukerOracle) -> tuple[str, N
         bins = table.scan.bins[own].astype(np.int64)
         stored = _by_bin(bins, table.scan.values[own], len(table.cells.mz))
         least, unsure = _least(table, *oracle.mobility(place[order]))
-        lacking = least - stored
+        lacking = least * (1 - TOLERANCE) - stored
         worst = int(np.argmax(lacking)) if len(lacking) else 0
         excess = float(stored.sum() - least.sum())
         allowed = TOLERANCE * float(stored.sum())
-        if len(lacking) and lacking[worst] > TOLERANCE * least[worst]:
+        if len(lacking) and lacking[worst] > 0:
             raise StoreError(
                 f"cell {worst} of row {row} of tables/{table.name} holds {stored[worst]:.9g} "
                 f"counts, but the source has {least[worst]:.9g} of that m/z and 1/K0"
