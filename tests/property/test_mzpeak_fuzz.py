@@ -3,6 +3,7 @@
 import json
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +53,17 @@ def spectra(*, marked):
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
-def members(request):
-    """The members of a good archive, as bytes by name."""
+def good(request):
+    """A good archive before it is written."""
     marked, options = KINDS[request.param]
+    return Archive.of(spectra(marked=marked), **options)
+
+
+@pytest.fixture(scope="module")
+def members(good):
+    """Its members, as bytes by name."""
     with tempfile.TemporaryDirectory() as work:
-        path = Archive.of(spectra(marked=marked), **options).write(Path(work))
+        path = good.write(Path(work))
         with zipfile.ZipFile(path) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
 
@@ -142,3 +149,14 @@ def test_any_value_of_the_index_may_be_wrong(members, data):
     index = draw_change(data, json.loads(members[INDEX]))
     with tempfile.TemporaryDirectory() as work:
         read(packed(members | {INDEX: json.dumps(index).encode()}, work))
+
+
+@slow_is_fine
+@given(data=st.data())
+def test_any_value_of_the_footers_may_be_wrong(good, data):
+    name = data.draw(st.sampled_from(sorted(key for key, found in good.footers.items() if found)))
+    key = data.draw(st.sampled_from(sorted(good.footers[name])))
+    changed = draw_change(data, json.loads(good.footers[name][key]))
+    footers = good.footers | {name: good.footers[name] | {key: json.dumps(changed)}}
+    with tempfile.TemporaryDirectory() as work:
+        read(replace(good, footers=footers).write(Path(work)))

@@ -18,6 +18,34 @@ CENTROID = "MS:1000127"
 DIALECTS = pytest.mark.parametrize("dialect", ["D1", "D2", "D3", "D4"])
 
 
+@pytest.mark.parametrize("mapping", [True, 7, "ms_level", [{"path": True, "accession": "x"}], [3]])
+def test_a_column_mapping_that_is_none_is_passed_over(tmp_path, mapping):
+    """Plain names are enough to find the columns. Found by damaged indices."""
+    spectra, expected = example()
+    archive = Archive.of(spectra)
+    for entry in archive.index["files"]:
+        entry["column_mapping"] = mapping
+    check(read(archive.write(tmp_path))[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("path", "has no column for the m/z"),
+        ("transform", r"has the transform \[1\], which is not"),
+    ],
+)
+def test_an_array_index_of_other_types_is_refused(tmp_path, key, words):
+    archive = Archive.of(example()[0])
+    footer = archive.footers["spectra_data.parquet"]
+    arrays = json.loads(footer["spectrum_array_index"])
+    for entry in arrays["entries"]:
+        entry[key] = [1]
+    footer["spectrum_array_index"] = json.dumps(arrays)
+    with pytest.raises(SourceError, match=words):
+        read(archive.write(tmp_path))
+
+
 @pytest.mark.parametrize("layout", ["point", "chunk"])
 @pytest.mark.parametrize("encoding", ["delta", "none"])
 def test_values_of_float32_in_wider_columns_count_as_float32(tmp_path, layout, encoding):
