@@ -25,7 +25,7 @@ from gpuconvert.backends.host import join_blocks
 from gpuconvert.errors import BackendError
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
-from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, select
+from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, select, unpack
 
 HOST_POINT_BYTES = 40
 HOST_NONZERO_BYTES = 24
@@ -123,6 +123,7 @@ class DeviceBackend:
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""
+        batch = unpack(batch)
         with self._slot() as slot:
             blocks: list[CsrBlock] = []
             waiting = [batch]

@@ -33,6 +33,7 @@ from gpuconvert.spectra import (
     decode,
     find_faults,
     select,
+    unpack,
 )
 
 SLICE_POINTS = 1 << 15
@@ -53,6 +54,7 @@ class HostBackend:
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""
+        batch = unpack(batch)
         shared = None
         if batch.shared_mz and options.method != "nearest":
             # Faulty m/z give positions that nobody asks for.
