@@ -20,12 +20,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.backends import launches
+from gpuconvert.backends import frame_launches, launches
 from gpuconvert.backends.host import join_blocks
+from gpuconvert.backends.kernel_queue import Queue
 from gpuconvert.errors import BackendError
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
-from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, select, unpack
+from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, select
 
 HOST_POINT_BYTES = 40
 HOST_NONZERO_BYTES = 24
@@ -46,7 +47,7 @@ MOST_POINTS = 2**30
 """Points of a batch that goes to a device at once: the running sum counts in 32 bits."""
 
 
-class Slot(launches.Queue, Protocol):
+class Slot(Queue, Protocol):
     """A queue that is one of several, with so much memory.
 
     label : its device in words
@@ -123,13 +124,12 @@ class DeviceBackend:
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""
-        batch = unpack(batch)
         with self._slot() as slot:
             blocks: list[CsrBlock] = []
             waiting = [batch]
             while waiting:
                 part = waiting.pop()
-                if _device_bytes(part) > slot.room or part.n_points.sum() > MOST_POINTS:
+                if _is_too_large(part, slot.room):
                     waiting += reversed(_halves(part, slot))
                 else:
                     blocks += _twice(slot, part, axis, options)
@@ -162,7 +162,7 @@ class DeviceBackend:
             + HOST_NONZERO_BYTES * n_nonzeros
             + HOST_SPECTRUM_BYTES * n_spectra
             + HOST_FIXED_BYTES,
-            2 * launches.POINT_BYTES * n_points
+            2 * (launches.POINT_BYTES + frame_launches.MOST_POINT_BYTES) * n_points
             + 2 * launches.NONZERO_BYTES * n_nonzeros
             + 2 * launches.SPECTRUM_BYTES * n_spectra,
         )
@@ -183,10 +183,21 @@ def _new_pageable(n_bytes: int) -> NDArray[np.uint8]:
     return np.empty(n_bytes, np.uint8)
 
 
+def _is_too_large(batch: RawBatch, room: int) -> bool:
+    """Return whether a batch cannot go to a device of so much memory at once."""
+    return (
+        _device_bytes(batch) > room
+        or batch.most_points > MOST_POINTS
+        or frame_launches.key_bits(batch) > frame_launches.KEY_BITS
+    )
+
+
 def _device_bytes(batch: RawBatch) -> int:
     """Return the device memory that a batch takes before its non-zeros are known."""
-    points, spectra = int(batch.n_points.sum()), len(batch.rows)
+    points, spectra = batch.most_points, len(batch.rows)
     own = launches.POINT_BYTES * points + launches.SPECTRUM_BYTES * spectra + len(batch.raw)
+    if batch.packed is not None:
+        own += frame_launches.unpacked_bytes(batch.packed)
     # Arrays grow by powers of two: what is asked for may take twice its bytes.
     return 2 * own
 
@@ -215,7 +226,7 @@ def _named(slot: Slot, batch: RawBatch, axis: MassAxis, options: ResampleOptions
 
 
 def _words(batch: RawBatch) -> str:
-    points = int(batch.n_points.sum())
+    points = batch.most_points
     if len(batch.rows) == 1:
         return f"row {int(batch.rows[0])} ({points} points)"
     return f"rows {int(batch.rows[0])} to {int(batch.rows[-1])} ({points} points)"
@@ -237,7 +248,10 @@ def _halves(batch: RawBatch, slot: Slot) -> list[RawBatch]:
 
 
 def _trimmed(batch: RawBatch) -> RawBatch:
-    """Return the batch without the bytes before its first array and after its last."""
+    """Return the batch without the bytes before its first array or frame and after its last."""
+    if batch.packed is not None:
+        packed, raw = batch.packed.trimmed(batch.raw)
+        return replace(batch, raw=raw, packed=packed)
     ends = [
         at + batch.n_points * dtype.itemsize
         for at, dtype in (

@@ -9,6 +9,7 @@ import pytest
 import gpuconvert
 from gpuconvert import plan
 from gpuconvert.errors import BackendError
+from tests.e2e import test_bruker, test_bruker_mobility
 from tests.e2e.data import matrix_bytes, pixels, write_centroid, write_profile
 from tests.unit.test_device import Slot
 
@@ -42,6 +43,23 @@ def test_the_store_is_that_of_the_cpu(tmp_path, emulated, write):
     assert all(slot.points for slot in emulated.slots)
     # The reader fills the buffers of the backend, and no others.
     assert emulated.buffers
+
+
+@pytest.mark.parametrize("kind", ["line", "profile", "scans", "lzf", "mobility"])
+def test_the_store_of_frames_is_that_of_the_cpu(tmp_path, emulated, kind):
+    options = {"workers": 3}
+    if kind == "mobility":
+        source = test_bruker_mobility.write(tmp_path, test_bruker_mobility.image())
+        options |= {"mobility_bins": 7, "bins": 4000}
+    else:
+        source = test_bruker.write_kind(kind, tmp_path, test_bruker.image(3, 2))
+        options |= {"spectrum": kind} if kind in ("line", "profile") else {}
+    gpuconvert.convert(source, tmp_path / "a.zarr", backend="cuda", **options)
+    gpuconvert.convert(source, tmp_path / "b.zarr", backend="cpu", **options)
+    found = matrix_bytes(tmp_path / "a.zarr")
+    assert found == matrix_bytes(tmp_path / "b.zarr")
+    assert len({name.split("/")[1] for name in found}) == (2 if kind == "mobility" else 1)
+    assert all(slot.points for slot in emulated.slots)
 
 
 def test_a_device_that_fails_leaves_a_job_that_another_backend_continues(tmp_path, emulated):

@@ -74,6 +74,7 @@ def library():
 DTYPES = {
     "double": "f8", "float": "f4", "int": "i4", "long long": "i8", "unsigned long long": "u8",
     "unsigned char": "u1", "unsigned short": "u2", "unsigned int": "u1", "Problem": "u1",
+    "Model": "f8",
 }  # fmt: skip
 """The dtype of the array that stands for each type of C; words and structures are bytes."""
 
