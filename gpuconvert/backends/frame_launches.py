@@ -61,6 +61,8 @@ def _widths(packed: Packed) -> tuple[int, int]:
 def unpack(queue: Queue, batch: RawBatch, packed: Packed) -> tuple[Array, RawBatch]:
     """Return the points of a packed batch on the device, and what says where they lie.
 
+    Where there are none there is no array of them.
+
     Raises
     ------
     SourceError
@@ -133,6 +135,8 @@ def _samples(
     (begins,) = queue.download(indptr)
     counts = np.diff(begins)
     packed.refuse(np.where(counts == packed.n_peaks, 0, OTHER_SAMPLES))
+    if not begins[-1]:
+        return None, _of_spectra(packed, counts, n_spectra)
     points, mz, intensity = _room(queue, int(begins[-1]))
     queue.launch("emit_samples", total, *given, *models, kept, mz, intensity)
     return points, _of_spectra(packed, counts, n_spectra)
@@ -166,12 +170,13 @@ def _scans(
     queue.launch("row_pointers", n_spectra + 1, offset, np.int64(n_spectra), kept, indptr)
     begins, of_scans = queue.download(indptr, damage)
     packed.refuse(_first_codes(of_scans, packed.scan_at))
+    if not begins[-1]:
+        return None, np.diff(begins)
     points, mz, intensity = _room(queue, int(begins[-1]))
-    if begins[-1]:
-        queue.launch(
-            "emit_runs", int(n_peaks), *frames, queue.upload("scale", packed.scale), *models, key,
-            n_peaks, index_bits, place_bits, kept, mz, intensity,
-        )  # fmt: skip
+    queue.launch(
+        "emit_runs", int(n_peaks), *frames, queue.upload("scale", packed.scale), *models, key,
+        n_peaks, index_bits, place_bits, kept, mz, intensity,
+    )  # fmt: skip
     return points, np.diff(begins)
 
 

@@ -151,16 +151,16 @@ class BrukerReader:
         if self._scans is None:
             raise ValueError("the reader was opened without mobility bins")
         found = self.frames.read(first, last, into)
-        owners = [np.zeros(0, np.int64)]
-        rows: list[int] = []
-        n_points: list[int] = []
+        none = np.zeros(0, np.int64)
+        owners, numbers, sizes, size = [none], [none], [], 0
         for row, n_scans in zip(found.rows.tolist(), found.n_scans.tolist(), strict=True):
             bins, own = self._scans.of_row(row, n_scans)
-            owners.append(own + len(rows))
-            rows += (row * self._scans.axis.n_bins + bins).tolist()
-            n_points += [int(self.frames.n_points[row])] * len(bins)
-        columns = (np.array(values, np.int64) for values in (rows, n_points))
-        return self._batch(found, into, np.concatenate(owners), *columns)
+            owners.append(own + size)
+            numbers.append(row * self._scans.axis.n_bins + bins)
+            sizes.append(len(bins))
+            size += len(bins)
+        n_points = np.repeat(self.frames.n_points[found.rows], np.array(sizes, np.int64))
+        return self._batch(found, into, np.concatenate(owners), np.concatenate(numbers), n_points)
 
     def _batch(
         self, found: Inflated, into: Bytes, owner: Longs, rows: Longs, n_points: Longs
@@ -229,6 +229,7 @@ class BrukerReader:
             region=pixels.region.astype(np.int32), origin=origin, pixel_size=pitch.size,
             pixel_size_source=pitch.source, instrument=read_instrument(tables.metadata),
             mz_range=read_range(tables.metadata), imaging=imaging, warnings=tuple(warnings),
+            reader_bytes=frames.scratch_bytes,
             metadata=_metadata(tables, self._form, self.calibration, pixels, pitch,
                                recalibrations),
         )  # fmt: skip

@@ -56,7 +56,7 @@ class BlobFile:
     form : how frames are stored
     number, n_peaks : (n_rows,) int64, as the tables have them
     n_scans : (n_rows,) int64, the most that a header may state
-    stored : (n_rows,) int64, bytes to read of each; 0 where there is nothing to decode
+    stored : (n_rows,) int64, bytes to read of each; 0 where there is nothing to read
     """
 
     def __init__(self, path: Path, frames: Frames, rows: Longs, form: Form) -> None:
