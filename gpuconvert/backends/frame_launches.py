@@ -6,7 +6,7 @@ as float64, one spectrum after the other, then the intensities as float32.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,22 @@ def _widths(packed: Packed) -> tuple[int, int]:
     return (packed.n_samples - 1).bit_length(), int(packed.n_peaks.sum()).bit_length()
 
 
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    """Packed frames where kernels run.
+
+    packed, n_spectra : how they are packed, and the spectra of the batch
+    raw, begin : the bytes of the batch, and where in them each frame begins
+    models : the columns models, model and factor of `packed`
+    """
+
+    packed: Packed
+    n_spectra: int
+    raw: Array
+    begin: Array
+    models: tuple[Array, ...]
+
+
 def unpack(queue: Queue, batch: RawBatch, packed: Packed) -> tuple[Array, RawBatch]:
     """Return the points of a packed batch on the device, and what says where they lie.
 
@@ -71,14 +87,16 @@ def unpack(queue: Queue, batch: RawBatch, packed: Packed) -> tuple[Array, RawBat
     if not len(packed.begin):
         return None, _described(batch, np.zeros(len(batch.rows), np.int64))
     with queue.span("h2d"):
-        raw = queue.upload("raw", batch.raw)
-        begin = queue.upload("begin", packed.begin)
-        models = tuple(
-            queue.upload(name, getattr(packed, name)) for name in ("models", "model", "factor")
-        )
+        frames = _Frames(
+            packed, len(batch.rows), queue.upload("raw", batch.raw),
+            queue.upload("begin", packed.begin),
+            tuple(queue.upload(name, getattr(packed, name)) for name in (
+                "models", "model", "factor",
+            )),
+        )  # fmt: skip
     find = {"indices": _indices, "samples": _samples, "scans": _scans}[packed.content]
     with queue.span("decode"):
-        points, counts = find(queue, packed, len(batch.rows), raw, begin, models)
+        points, counts = find(queue, frames)
     return points, _described(batch, counts)
 
 
@@ -98,34 +116,30 @@ def _room(queue: Queue, n_points: int) -> tuple[Array, Array, Array]:
     return points, points[:middle].view(np.float64), points[middle:].view(np.float32)
 
 
-def _of_spectra(packed: Packed, counts: Longs, n_spectra: int) -> Longs:
-    """Return the counts of frames, each of a spectrum, as those of all spectra."""
-    found = np.zeros(n_spectra, np.int64)
-    found[packed.owner] = counts
-    return found
+def _of_spectra(frames: _Frames) -> Longs:
+    """Return the points of all spectra, of which each has one frame or none."""
+    counts = np.zeros(frames.n_spectra, np.int64)
+    counts[frames.packed.owner] = frames.packed.n_peaks
+    return counts
 
 
-def _indices(
-    queue: Queue, packed: Packed, n_spectra: int, raw: Array, begin: Array,
-    models: tuple[Array, ...],
-) -> tuple[Array, Longs]:  # fmt: skip
-    point_at = packed.point_at
+def _indices(queue: Queue, frames: _Frames) -> tuple[Array, Longs]:
+    point_at = frames.packed.point_at
     n_points = int(point_at[-1])
     points, mz, intensity = _room(queue, n_points)
     queue.launch(
-        "unpack_indices", n_points, raw, begin, queue.upload("peak_at", point_at),
-        np.int64(len(packed.begin)), *models, np.int64(n_points), mz, intensity,
+        "unpack_indices", n_points, frames.raw, frames.begin, queue.upload("peak_at", point_at),
+        np.int64(len(point_at) - 1), *frames.models, np.int64(n_points), mz, intensity,
     )  # fmt: skip
-    return points, _of_spectra(packed, packed.n_peaks, n_spectra)
+    return points, _of_spectra(frames)
 
 
-def _samples(
-    queue: Queue, packed: Packed, n_spectra: int, raw: Array, begin: Array,
-    models: tuple[Array, ...],
-) -> tuple[Array, Longs]:  # fmt: skip
+def _samples(queue: Queue, frames: _Frames) -> tuple[Array, Longs]:
+    packed = frames.packed
     n_frames, each = len(packed.begin), -(-packed.n_samples // STRETCH)
     total = n_frames * each
-    given = (raw, begin, *map(np.int64, (n_frames, packed.n_samples, each, STRETCH)))
+    sizes = map(np.int64, (n_frames, packed.n_samples, each, STRETCH))
+    given = (frames.raw, frames.begin, *sizes)
     kept = queue.empty("kept", total + 1, np.int64)
     queue.launch("count_samples", total, *given, kept)
     kept = queue.scan(kept)
@@ -133,79 +147,80 @@ def _samples(
     first = queue.upload("scan_at", np.arange(n_frames + 1) * each)
     queue.launch("row_pointers", n_frames + 1, first, np.int64(n_frames), kept, indptr)
     (begins,) = queue.download(indptr)
-    counts = np.diff(begins)
-    packed.refuse(np.where(counts == packed.n_peaks, 0, OTHER_SAMPLES))
+    packed.refuse(np.where(np.diff(begins) == packed.n_peaks, 0, OTHER_SAMPLES))
     if not begins[-1]:
-        return None, _of_spectra(packed, counts, n_spectra)
+        return None, _of_spectra(frames)
     points, mz, intensity = _room(queue, int(begins[-1]))
-    queue.launch("emit_samples", total, *given, *models, kept, mz, intensity)
-    return points, _of_spectra(packed, counts, n_spectra)
+    queue.launch("emit_samples", total, *given, *frames.models, kept, mz, intensity)
+    return points, _of_spectra(frames)
 
 
-def _scans(
-    queue: Queue, packed: Packed, n_spectra: int, raw: Array, begin: Array,
-    models: tuple[Array, ...],
-) -> tuple[Array, Longs]:  # fmt: skip
-    peak_at = packed.point_at
-    n_frames, n_peaks = np.int64(len(packed.begin)), np.int64(peak_at[-1])
-    index_bits, place_bits = map(np.int32, _widths(packed))
-    frames = (
-        raw, begin, queue.upload("scan_at", packed.scan_at), queue.upload("peak_at", peak_at),
-        n_frames,
+def _scans(queue: Queue, frames: _Frames) -> tuple[Array, Longs]:
+    packed = frames.packed
+    n_peaks, bits = int(packed.n_peaks.sum()), tuple(map(np.int32, _widths(packed)))
+    given = (
+        frames.raw, frames.begin, queue.upload("scan_at", packed.scan_at),
+        queue.upload("peak_at", packed.point_at), np.int64(len(packed.begin)),
     )  # fmt: skip
-    key, damage = _peak_keys(queue, packed, n_spectra, frames)
+    key, damage = _peak_keys(queue, frames, given, bits)
     queue.sort(key)
-    # The bins of this sort are spectra, and its places are index and place.
-    offset = queue.empty("bin_offset", n_spectra + 1, np.int64)
-    queue.launch(
-        "bin_offsets", n_spectra + 1, key, n_peaks, index_bits + place_bits, np.int64(n_spectra),
-        offset,
-    )  # fmt: skip
-    kept = queue.empty("kept", int(n_peaks) + 1, np.int64)
-    queue.launch(
-        "count_runs", int(n_peaks), key, n_peaks, np.int64(n_spectra), index_bits, place_bits, kept
-    )
-    kept = queue.scan(kept)
-    indptr = queue.empty("indptr", n_spectra + 1, np.int64)
-    queue.launch("row_pointers", n_spectra + 1, offset, np.int64(n_spectra), kept, indptr)
+    kept, indptr = _runs(queue, key, n_peaks, frames.n_spectra, bits)
     begins, of_scans = queue.download(indptr, damage)
     packed.refuse(_first_codes(of_scans, packed.scan_at))
     if not begins[-1]:
         return None, np.diff(begins)
     points, mz, intensity = _room(queue, int(begins[-1]))
     queue.launch(
-        "emit_runs", int(n_peaks), *frames, queue.upload("scale", packed.scale), *models, key,
-        n_peaks, index_bits, place_bits, kept, mz, intensity,
+        "emit_runs", n_peaks, *given, queue.upload("scale", packed.scale), *frames.models, key,
+        np.int64(n_peaks), *bits, kept, mz, intensity,
     )  # fmt: skip
     return points, np.diff(begins)
 
 
 def _peak_keys(
-    queue: Queue, packed: Packed, n_spectra: int, frames: tuple[Any, ...]
+    queue: Queue, frames: _Frames, given: tuple[Any, ...], bits: tuple[np.int32, ...]
 ) -> tuple[Array, Array]:
-    """Return the keys of all peaks of frames of scans, and the damage of every scan."""
-    scan_at, peak_at, n_frames = frames[2:]
+    """Return the keys of all peaks of frames of scans, and the damage of every scan.
+
+    given : what the kernels of scans take first, the last three of them whence scans and
+        peaks begin in each frame, and how many frames there are
+    """
+    packed = frames.packed
     n_scans, n_peaks = len(packed.owner), int(packed.n_peaks.sum())
+    scans, peaks, samples = map(np.int64, (n_scans, n_peaks, packed.n_samples))
     owner = queue.upload("owners", packed.owner)
     sizes = queue.empty("kept", n_scans + 1, np.int64)
-    queue.launch("scan_sizes", n_scans, *frames, np.int64(n_scans), sizes)
+    queue.launch("scan_sizes", n_scans, *given, scans, sizes)
     begins = queue.empty("begins", n_scans + 1, np.int64)
     damage = queue.empty("damage", n_scans, np.uint8)
-    queue.launch(
-        "scan_begins", n_scans + 1, scan_at, peak_at, n_frames, np.int64(n_scans),
-        queue.scan(sizes), begins, damage,
-    )  # fmt: skip
+    sums = queue.scan(sizes)
+    queue.launch("scan_begins", n_scans + 1, *given[2:], scans, sums, begins, damage)
     steps = queue.empty("kept", n_peaks + 1, np.int64)
-    queue.launch("peak_steps", n_peaks, *frames, np.int64(n_peaks), steps)
+    queue.launch("peak_steps", n_peaks, *given, peaks, steps)
     sums = queue.scan(steps)
-    n_samples = np.int64(packed.n_samples)
-    queue.launch("check_scans", n_scans, begins, owner, sums, np.int64(n_scans), n_samples, damage)
+    queue.launch("check_scans", n_scans, begins, owner, sums, scans, samples, damage)
     key = queue.empty("key", n_peaks, np.uint64)
     queue.launch(
-        "peak_keys", n_peaks, begins, owner, np.int64(n_scans), sums, np.int64(n_peaks), n_samples,
-        np.int64(n_spectra), *map(np.int32, _widths(packed)), key,
+        "peak_keys", n_peaks, begins, owner, scans, sums, peaks, samples,
+        np.int64(frames.n_spectra), *bits, key,
     )  # fmt: skip
     return key, damage
+
+
+def _runs(
+    queue: Queue, key: Array, n_peaks: int, n_spectra: int, bits: tuple[np.int32, ...]
+) -> tuple[Array, Array]:
+    """Return the running sum of points over sorted peaks, and where each spectrum begins in it."""
+    peaks, spectra = np.int64(n_peaks), np.int64(n_spectra)
+    # The bins of this sort are spectra, and its places are index and place.
+    offset = queue.empty("bin_offset", n_spectra + 1, np.int64)
+    queue.launch("bin_offsets", n_spectra + 1, key, peaks, np.int32(sum(bits)), spectra, offset)
+    kept = queue.empty("kept", n_peaks + 1, np.int64)
+    queue.launch("count_runs", n_peaks, key, peaks, spectra, *bits, kept)
+    kept = queue.scan(kept)
+    indptr = queue.empty("indptr", n_spectra + 1, np.int64)
+    queue.launch("row_pointers", n_spectra + 1, offset, spectra, kept, indptr)
+    return kept, indptr
 
 
 def _first_codes(damage: NDArray[np.uint8], scan_at: Longs) -> Longs:

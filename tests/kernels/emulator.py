@@ -154,6 +154,35 @@ class EmulatedQueue:
         return nullcontext()
 
 
+class KeptQueue(EmulatedQueue):
+    """Keeps memory by its name, as a slot of a device does: who asks again gets the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory = {}
+
+    def empty(self, name, n, dtype):
+        """Return the memory called `name`, full of rubbish, as of whoever had it before."""
+        size = n * np.dtype(dtype).itemsize
+        if len(self.memory.get(name, b"")) < size or name not in self.memory:
+            self.memory[name] = np.empty(size, np.uint8)
+        block = self.memory[name][:size]
+        block[:] = 0xA5
+        return block.view(dtype)
+
+    def upload(self, name, values):
+        """Return a copy of `values` in the memory called `name`; bytes end in a whole word."""
+        sent = super().upload(name, values)
+        kept = self.empty(name, sent.size, sent.dtype).reshape(sent.shape)
+        kept[:] = sent
+        return kept
+
+    def scan(self, values):
+        """Return the running sums, in the one memory for them."""
+        sums = self.empty("sums", len(values), np.int64)
+        return np.cumsum(values, out=sums)
+
+
 class EmulatedBackend:
     """The kernels behind the verbs of a backend."""
 

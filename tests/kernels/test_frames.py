@@ -2,21 +2,26 @@
 
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuconvert.backends import frame_launches
+from gpuconvert.backends import frame_launches, launches
+from gpuconvert.backends.host import HostBackend
 from gpuconvert.errors import SourceError
+from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spectra import decode, select, unpack
 from tests.frames import ALL_MODELS, CONTENTS, N_SAMPLES, pack_frames, packed_batches
-from tests.kernels.emulator import EmulatedQueue
+from tests.kernels.emulator import EmulatedQueue, KeptQueue
+from tests.strategies import batches, make_axis
 from tests.unit.test_packed import DAMAGE, damaged
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
+
+AXIS = make_axis("linear-tof", 300)
 
 
 def by_kernels(batch):
@@ -59,6 +64,18 @@ def test_points_of_a_part_are_those_of_the_whole(data, content):
     part = select(batch, np.array(keep, np.int64))
     packed, raw = part.packed.trimmed(part.raw)
     assert_equal(by_kernels(replace(part, packed=packed, raw=raw)), decode(part))
+
+
+@pytest.mark.parametrize("content", ["indices", "samples", "scans", None])
+@given(data=st.data())
+def test_memory_of_one_name_is_not_needed_twice_at_a_time(content, data):
+    queue, options = KeptQueue(), ResampleOptions("pchip")
+    for _ in range(2):
+        batch = data.draw(packed_batches(content) if content else batches(AXIS))
+        found = launches.resample(queue, batch, AXIS, options)
+        wanted = HostBackend().resample(batch, AXIS, options)
+        for item in fields(wanted):
+            assert getattr(found, item.name).tobytes() == getattr(wanted, item.name).tobytes()
 
 
 EVERY = np.arange(N_SAMPLES)

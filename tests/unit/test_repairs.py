@@ -3,7 +3,8 @@
 import numpy as np
 
 from gpuconvert.repairs import repair
-from gpuconvert.spectra import decode, find_faults, from_ragged
+from gpuconvert.spectra import decode, describe_fault, find_faults, from_ragged
+from tests.frames import pack_frames
 from tests.unit.test_spectra import INF, NAN, ragged
 
 
@@ -30,3 +31,13 @@ def test_repair_leaves_sound_spectra_alone():
     repaired, done = repair(from_ragged(spectra, np.arange(2), None))
     assert decode(repaired).mz.tolist() == [1.0, 2.0]
     assert (done.dropped, done.sorted) == (0, 0)
+
+
+def test_packed_spectra_are_repaired_and_described_as_well():
+    frame = [([1, 5], [2, 3]), ([5], [4])]
+    batch = pack_frames("scans", [frame, frame], model=[1, 1], factor=[1.0, NAN])
+    assert describe_fault(batch, 1).startswith("m/z is not a number between 0 and 1e+06 at point 0")
+    repaired, done = repair(batch)
+    assert (done.dropped, done.sorted) == (2, 0)
+    assert np.diff(decode(repaired).indptr).tolist() == [2, 0]
+    assert decode(repaired).intensity.tolist() == [2.0, 7.0]
