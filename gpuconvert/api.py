@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import fields
 from pathlib import Path
@@ -14,15 +13,8 @@ from gpuconvert.errors import SettingsError
 from gpuconvert.exporting import Export
 from gpuconvert.finished_store import open_store
 from gpuconvert.inspection import Inspection
-from gpuconvert.settings import (
-    Settings,
-    parse_bin_width,
-    parse_bytes,
-    parse_devices,
-    parse_pixel_size,
-    parse_range,
-    parse_regions,
-)
+from gpuconvert.setting_texts import PARSERS
+from gpuconvert.settings import Settings
 from gpuconvert.stages import Listener, Monitor
 from gpuconvert.summary import Summary
 from gpuconvert.verification import Verification
@@ -33,15 +25,6 @@ if TYPE_CHECKING:
 
 AnyPath = str | os.PathLike[str]
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "memory": parse_bytes,
-    "devices": parse_devices,
-    "mz_range": parse_range,
-    "bin_width": parse_bin_width,
-    "pixel_size": parse_pixel_size,
-    "region": parse_regions,
-}
-
 
 def settings_from(options: dict[str, Any]) -> Settings:
     """Return the settings for keyword arguments; texts are read as on the command line."""
@@ -50,8 +33,8 @@ def settings_from(options: dict[str, Any]) -> Settings:
     for name, value in options.items():
         if name not in known:
             raise SettingsError(f"unknown option {name!r}; available: {', '.join(sorted(known))}")
-        if name in _PARSERS and isinstance(value, str):
-            values[name] = _PARSERS[name](value)
+        if name in PARSERS and isinstance(value, str):
+            values[name] = PARSERS[name](value)
         elif name == "pixel_size" and isinstance(value, int | float):
             values[name] = (float(value), float(value))
         elif name == "region" and isinstance(value, int | list):
@@ -74,7 +57,8 @@ def convert(
     Parameters
     ----------
     source
-        The input: an ``.imzML`` whose ``.ibd`` lies beside it, or a Bruker ``.d`` folder.
+        The input: an ``.imzML`` whose ``.ibd`` lies beside it, a Bruker ``.d`` folder, or an
+        ``.mzpeak``.
     output
         The store to make; its folder must exist.
     overwrite

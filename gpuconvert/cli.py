@@ -84,9 +84,9 @@ app = typer.Typer(
 )
 
 Input = Annotated[
-    Path, typer.Argument(metavar="INPUT", help="The source: .imzML, or a Bruker .d folder.")
+    Path, typer.Argument(metavar="INPUT", help="The source: .imzML, a Bruker .d folder, .mzpeak.")
 ]
-Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="The store to make.")]
+Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="The store to make, or .mzpeak.")]
 PlanPath = Annotated[
     Path, typer.Argument(metavar="PLAN", help="plan.json, or the folder that holds it.")
 ]
@@ -96,8 +96,6 @@ Report = Annotated[
     Path | None,
     typer.Option("--quality-report", metavar="FILE", help="Write figures to .json, .md or .txt."),
 ]
-
-
 Trace = Annotated[
     Path | None,
     typer.Option("--trace", metavar="FILE", help="Write what ran when, for ui.perfetto.dev."),
@@ -140,12 +138,12 @@ def _stoppable(log_file: Path | None = None) -> Iterator[stages.Monitor]:
         if log_file is not None:
             log = journal.Journal(log_file)
             stack.callback(log.close)
+        _ = conversion.run  # loaded now, to be among what is kept
         listener = stack.enter_context(console.listening())
         monitor = stages.Monitor(listener, log)
         stack.callback(timer.cancel)
         for name in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, name, signal.signal(name, ask))
-        _ = conversion.run  # loaded now, to be among what is kept
         keep_what_is_loaded()
         yield monitor
 

@@ -45,6 +45,10 @@ DECORATOR = re.compile(rb"^@(compiled|inner)$", re.MULTILINE)
 IMPORT = re.compile(rb"^from gpuconvert\.([\w.]+) import", re.MULTILINE)
 
 
+_caches: list[Any] = []
+"""What Numba keeps on disk of each kernel loaded so far."""
+
+
 @cache
 def _kernel_stamp() -> tuple[tuple[str, int, int], ...]:
     """Return name, time and size of every file that compiled code may depend on."""
@@ -80,4 +84,10 @@ def _compile(kernel: Kernel, **options: bool) -> Kernel:
     file = getattr(dispatcher._cache, "_cache_file", None)
     if file is not None:
         file._source_stamp = _kernel_stamp()
+        _caches.append(file)
     return cast(Kernel, dispatcher)
+
+
+def nothing_compiled_yet() -> bool:
+    """Return whether no kernel loaded so far was ever compiled as it is now: the first run."""
+    return not any(file._load_index() for file in _caches)

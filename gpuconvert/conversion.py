@@ -10,46 +10,31 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from gpuconvert.assemble import PlaneResult, assemble_plane
+from gpuconvert.assemble import PlaneResult
 from gpuconvert.backends import Backend, choose_backend
-from gpuconvert.cell_tables import CellResult, assemble_cells
 from gpuconvert.decision import AxisDecision
-from gpuconvert.errors import (
-    PlanError,
-    SettingsError,
-    SourceError,
-    Stopped,
-)
-from gpuconvert.executors import make_executor
+from gpuconvert.errors import PlanError, SettingsError, SourceError
 from gpuconvert.finished_store import read_summary as read_store
+from gpuconvert.finishing import finish
 from gpuconvert.job import Job
 from gpuconvert.memory import peak_rss
-from gpuconvert.parts import PartSummary, read_summary, sweep
-from gpuconvert.pipeline import Work, convert_partition
-from gpuconvert.pixels import one_row_per_pixel
+from gpuconvert.partitions import attempt, convert_missing
+from gpuconvert.parts import PartSummary, sweep
 from gpuconvert.plan import Plan, read_plan, write_plan
 from gpuconvert.planning import Sample, make_plan, project
 from gpuconvert.provenance import canonical_json
 from gpuconvert.quality import Quality
-from gpuconvert.readers import Reader, open_reader, require_pixels, with_mobility
-from gpuconvert.record import describe, judge
-from gpuconvert.safeguards import beating, checked, damaged_removed, held, in_words
+from gpuconvert.readers import Reader, open_reader, require_pixels
+from gpuconvert.safeguards import beating, checked, held, in_words
 from gpuconvert.settings import OF_MZPEAK, Settings, check_meaning, wants_mzpeak
-from gpuconvert.spatial import PlaneFacts, element_names, finish_store
 from gpuconvert.stages import Monitor
 from gpuconvert.summary import Summary
-from gpuconvert.workspace import (
-    Workspace,
-    check_room,
-    check_target,
-    commit,
-    workspace_for,
-)
+from gpuconvert.workspace import Workspace, check_room, check_target, commit, workspace_for
 
 SMALL_FILES = 2 << 20
 """Disk space of the small files of one plane: some 180, each in blocks of its own."""
@@ -128,144 +113,6 @@ def _opened(source: Path, settings: Settings, monitor: Monitor) -> Iterator[Read
         reader.close()
 
 
-def _convert_all(job: Job, executor: Executor | None) -> int:
-    """Convert what is not done yet; return how many partitions were."""
-    plan = job.plan
-    missing = [
-        index
-        for index in range(len(plan.partitions))
-        if read_summary(job.space.parts, index, plan.part_fingerprint(index)) is None
-    ]
-    acquisition = job.reader.acquisition
-    job.monitor.begin("convert", int(acquisition.raw_bytes.sum()), acquisition.n_spectra)
-    if executor is not None:
-        _wait([_submit(job, executor, index) for index in missing], job.monitor)
-    else:
-        work = job.work()
-        with make_executor(min(plan.layout.workers, max(1, len(missing)))) as own:
-            _wait([own.submit(_attempt, work, index) for index in missing], job.monitor)
-    return len(plan.partitions) - len(missing)
-
-
-def _submit(job: Job, executor: Executor, index: int) -> Future[PartSummary]:
-    """Have a partition converted elsewhere, and count it when it is done."""
-    begun = time.perf_counter()
-    sizes = _partition_bytes(job.plan, job.reader, index)
-    path, name = str(job.space.plan), job.plan.settings.backend
-    future = executor.submit(convert_part, path, index, name)
-
-    def count(ended: Future[PartSummary]) -> None:
-        if not ended.cancelled() and ended.exception() is None:
-            job.monitor.advance(sizes, ended.result().n_spectra)
-            job.monitor.note("convert", time.perf_counter() - begun, sizes, index)
-
-    future.add_done_callback(count)
-    return future
-
-
-def _partition_bytes(plan: Plan, reader: Reader, index: int) -> int:
-    part = plan.partitions[index]
-    return int(reader.acquisition.raw_bytes[part.first : part.last].sum())
-
-
-def _attempt(work: Work, index: int) -> PartSummary:
-    """Convert a partition; where that fails, let the others stop where they are."""
-    begun = time.perf_counter()
-    try:
-        summary = convert_partition(work, index)
-    except BaseException:
-        work.monitor.stop()
-        raise
-    n_bytes = _partition_bytes(work.plan, work.reader, index)
-    work.monitor.note("convert", time.perf_counter() - begun, n_bytes, index)
-    return summary
-
-
-def _wait(futures: list[Future[PartSummary]], monitor: Monitor) -> None:
-    """Wait for all; at the first failure drop the rest and raise it."""
-    try:
-        wait(futures, return_when=FIRST_EXCEPTION)
-    finally:
-        for future in futures:
-            future.cancel()
-    wait(futures)
-    errors = [future.exception() for future in futures if not future.cancelled()]
-    # Those that were stopped because another failed say nothing of why.
-    for error in sorted(filter(None, errors), key=lambda error: isinstance(error, Stopped)):
-        raise error
-    monitor.check()
-
-
-def _assemble_all(job: Job) -> list[PlaneResult]:
-    """Write X of every plane into a new staging folder."""
-    store = job.space.store
-    shutil.rmtree(store, ignore_errors=True)
-    store.mkdir(parents=True)
-    found = [
-        read_summary(job.space.parts, index, job.plan.part_fingerprint(index))
-        for index in range(len(job.plan.partitions))
-    ]
-    n_bytes = 8 * sum(part.n_nonzeros for part in found if part)
-    job.monitor.begin("assemble", n_bytes)
-    begun = time.perf_counter()
-    with damaged_removed(), make_executor(job.plan.layout.workers) as executor:
-        results = [
-            assemble_plane(
-                job.plan,
-                number,
-                job.space.parts,
-                store / "tables" / element_names(job.plan.settings.id, plane.z).table,
-                executor,
-                job.monitor,
-            )
-            for number, plane in enumerate(job.plan.planes)
-        ]
-    job.monitor.note("assemble", time.perf_counter() - begun, n_bytes)
-    return results
-
-
-def _assemble_mobility(job: Job) -> list[CellResult]:
-    """Write X by m/z and ion mobility of every plane, where that was asked for."""
-    parted = with_mobility(job.reader)
-    if parted is None:
-        return []
-    tables = job.space.store / "tables"
-    with damaged_removed(), make_executor(job.plan.layout.workers) as executor:
-        return [
-            assemble_cells(
-                job.plan, number, job.space.parts,
-                tables / element_names(job.plan.settings.id, plane.z).mobility,
-                executor, job.monitor, parted[1],
-            )
-            for number, plane in enumerate(job.plan.planes)
-        ]  # fmt: skip
-
-
-def _finish(job: Job) -> tuple[Quality, list[PlaneResult]]:
-    """Assemble and describe the store, complete but for its name."""
-    results = _assemble_all(job)
-    cells = _assemble_mobility(job)
-    quality = judge(job, results)
-    acquisition = job.reader.acquisition
-    if job.plan.merge:
-        acquisition = one_row_per_pixel(acquisition)
-    planes = [
-        PlaneFacts(
-            z=result.z, rows=slice(result.first, result.last), tic=result.stored_tic,
-            source_tic=result.source_tic, outside=result.outside, average=result.average,
-        )
-        for result in results
-    ]  # fmt: skip
-    with job.monitor.logged("store"):
-        finish_store(
-            job.space.store, acquisition, job.plan.axis, planes,
-            dataset_id=job.plan.settings.id, provenance=describe(job, quality, results),
-            cells=cells,
-        )  # fmt: skip
-    job.monitor.check()
-    return quality, results
-
-
 def _summary(
     job: Job, quality: Quality, results: list[PlaneResult], *, reused: int, begun: float
 ) -> Summary:
@@ -335,8 +182,8 @@ def run(
             plan, sample = _prepare(space, reader, settings, backend, monitor)
             job = Job(plan, reader, backend, line, space, monitor, sample, check)
             with beating(job):
-                reused = _convert_all(job, executor)
-                quality, results = _finish(job)
+                reused = convert_missing(job, executor, convert_part)
+                quality, results = finish(job)
             commit(space, durable=settings.durable)
         return _summary(job, quality, results, reused=reused, begun=begun)
 
@@ -388,7 +235,7 @@ def convert_part(
         chosen, line = choose_backend(backend or plan.settings.backend, plan.settings.devices or ())
         job = Job(plan, reader, chosen, line, space, monitor)
         with in_words(space):
-            return _attempt(job.work(), index)
+            return attempt(job.work(), index)
 
 
 def assemble(
@@ -405,6 +252,6 @@ def assemble(
         with held(space, overwrite=overwrite), checked(reader, plan.settings) as check:
             job = Job(plan, reader, backend, line, space, monitor, check=check)
             with beating(job):
-                quality, results = _finish(job)
+                quality, results = finish(job)
             commit(space, durable=plan.settings.durable)
         return _summary(job, quality, results, reused=len(plan.partitions), begun=begun)

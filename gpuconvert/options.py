@@ -10,16 +10,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from gpuconvert.settings import (
-    PRESETS,
-    Settings,
-    parse_bin_width,
-    parse_bytes,
-    parse_devices,
-    parse_pixel_size,
-    parse_range,
-    parse_regions,
-)
+from gpuconvert.setting_texts import PARSERS
+from gpuconvert.settings import PRESETS, Settings
 
 SOURCE = "Source"
 AXIS = "Mass axis"
@@ -95,15 +87,6 @@ _TABLE: tuple[tuple[str, Any, str, str | None, str], ...] = (
     ("dialect", str, MZPEAK, "split|packed", "packed is for readers of 2025 and early 2026."),
 )  # fmt: skip
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "bin_width": parse_bin_width,
-    "mz_range": parse_range,
-    "pixel_size": parse_pixel_size,
-    "memory": parse_bytes,
-    "region": parse_regions,
-    "devices": parse_devices,
-}
-
 
 def _parameter(entry: tuple[str, Any, str, str | None, str]) -> inspect.Parameter:
     name, kind, panel, metavar, words = entry
@@ -133,7 +116,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
         chosen = {}
         for name in (entry[0] for entry in _TABLE):
             value = values.pop(name)
-            parse = _PARSERS.get(name)
+            parse = PARSERS.get(name)
             chosen[name] = parse(value) if parse and value is not None else value
         command(**values, settings=Settings(**chosen))
 

@@ -17,9 +17,13 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from gpuconvert.compiled import nothing_compiled_yet
 from gpuconvert.memory import peak_rss
 from gpuconvert.report import format_bytes, format_count
 from gpuconvert.stages import Step
+
+COMPILING = "compiling kernels, once for an installation: some twenty seconds"
+"""Said where a run begins without any."""
 
 REDRAW_SECONDS = 0.1
 """Steps that follow each other more closely than this are drawn together."""
@@ -61,4 +65,6 @@ def drawn() -> Iterator[ProgressBar]:
         TransferSpeedColumn(), TextColumn("{task.fields[extra]}"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        if nothing_compiled_yet():
+            progress.console.print(COMPILING, style="dim")
         yield ProgressBar(progress)

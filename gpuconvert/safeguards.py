@@ -1,6 +1,6 @@
 """What is held while a job runs: its folder, words for what fails, a check, a heartbeat.
 
-Each is a context around a part of `gpuconvert.conversion`, and leaves the disk in a state
+Each is a context around a part of a job, and leaves the disk in a state
 from which the same command goes on, or as it was.
 """
 

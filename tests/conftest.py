@@ -1,5 +1,6 @@
 """What several test modules share: every backend, and the folder of real inputs."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import settings
 
 from gpuconvert.backends import BACKENDS, choose_backend
 from gpuconvert.errors import BackendError
+from gpuconvert.readers import extents
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -37,3 +39,21 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"the real inputs are not at {folder}")
     return folder
+
+
+@pytest.fixture
+def count_reads(monkeypatch):
+    """Return what starts a list of the number of parts and bytes of every positional read."""
+
+    def start():
+        calls = []
+        preadv = os.preadv
+
+        def count(descriptor, parts, place):
+            calls.append((len(parts), sum(len(part) for part in parts)))
+            return preadv(descriptor, parts, place)
+
+        monkeypatch.setattr(extents.os, "preadv", count)
+        return calls
+
+    return start

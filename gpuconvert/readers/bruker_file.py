@@ -18,7 +18,7 @@ from gpuconvert.errors import SourceError
 from gpuconvert.packed import POINT_BYTES
 from gpuconvert.readers import bruker_blobs as blobs
 from gpuconvert.readers.bruker_sql import Frames
-from gpuconvert.readers.imzml_ibd import IbdFile
+from gpuconvert.readers.extents import ExtentFile
 
 Bytes = NDArray[np.uint8]
 Longs = NDArray[np.int64]
@@ -64,7 +64,7 @@ class BlobFile:
         self.form = form
         self.number, self.n_peaks = frames.number[rows], frames.n_peaks[rows]
         self._place = frames.place[rows]
-        self._file = IbdFile(path)
+        self._file = ExtentFile(path)
         try:
             self.stored = self._find_extents(frames)
             self.n_scans = frames.n_scans[rows]

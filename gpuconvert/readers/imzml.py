@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError
+from gpuconvert.readers.extents import ExtentFile, place_in_order
 from gpuconvert.readers.imzml_header import ImzmlHeader, read_header
-from gpuconvert.readers.imzml_ibd import IbdFile, find_ibd, place_in_order
+from gpuconvert.readers.imzml_ibd import find_ibd
 from gpuconvert.readers.imzml_index import (
     BinaryFile,
     ImzmlIndex,
@@ -52,11 +53,11 @@ class ImzmlReader:
         ibd_path = find_ibd(path, settings.ibd)
         self._stamps.add(ibd_path)
         with ExitStack() as undo:
-            self._ibd = IbdFile(ibd_path)
+            self._ibd = ExtentFile(ibd_path)
             undo.callback(self._ibd.close)
             index = build_index(
                 path, header, read_list(header),
-                ibd=BinaryFile(ibd_path, self._ibd.size, self._ibd.uuid),
+                ibd=BinaryFile(ibd_path, self._ibd.size, self._ibd.head[:16]),
                 identity=_identity(path, ibd_path, header), settings=settings,
             )  # fmt: skip
             self._index: ImzmlIndex = index
@@ -120,12 +121,12 @@ class ImzmlReader:
         """
         identity = self.acquisition.identity
         try:
-            same = not identity.uuid or same_uuid(identity.uuid, self._ibd.uuid)
+            same = not identity.uuid or same_uuid(identity.uuid, self._ibd.head[:16])
         except ValueError:
             same = False
         if not same:
             raise SourceError(
-                f"{self.path}: the UUID is {identity.uuid} here but {self._ibd.uuid.hex()} in "
+                f"{self.path}: the UUID is {identity.uuid} here but {self._ibd.head[:16].hex()} in "
                 f"{self._ibd.path}; copy the two files of one acquisition, or leave out "
                 "--check-source"
             )

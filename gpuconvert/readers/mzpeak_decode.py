@@ -34,7 +34,8 @@ PLAIN_CODE, DELTA_CODE, NUMPRESS_CODE, GRID_CODE = range(4)
 _CODES = {NO_COMPRESSION: PLAIN_CODE, DELTA: DELTA_CODE, NUMPRESS_LINEAR: NUMPRESS_CODE,
           GRID: GRID_CODE}  # fmt: skip
 
-FITS, WRONG_LENGTH = -1, 0
+FITS = -1
+"""No chunk has another number of m/z than of intensities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,23 +251,42 @@ def _decode_grid(
     if not layout.mz_grid:
         raise SourceError("a chunk is encoded on a grid, but no column has its positions")
     grid = rows.field(layout.mz_grid)
-    kinds = grid.field("grid_type").to_pylist()
-    unknown = {str(kinds[row]) for row in chosen} - {LINEAR_GRID, SQRT_GRID}
+    kinds = grid.field("grid_type")
+    unknown = set(pc.unique(kinds.take(pa.array(chosen))).to_pylist()) - {LINEAR_GRID, SQRT_GRID}
     if unknown:
         raise SourceError(
-            f"a chunk lies on a grid of type {min(unknown)}, which is not known (known are "
-            f"{LINEAR_GRID} and {SQRT_GRID}); export it with another encoding"
+            f"a chunk lies on a grid of type {min(map(str, unknown))}, which is not known (known "
+            f"are {LINEAR_GRID} and {SQRT_GRID}); export it with another encoding"
         )
     indices, parameters = lists(grid.field("indices")), lists(grid.field("parameters"))
-    square = np.array([kind == SQRT_GRID for kind in kinds])
-    terms = _grid_terms(parameters, chosen)
-    for row, (to, count) in zip(chosen, np.stack(where, axis=1)[chosen], strict=True):
-        own = indices.values[indices.offsets[row] : indices.offsets[row + 1]]
-        if len(own) != count:
-            raise SourceError(f"a chunk has {len(own)} grid positions, but {count} intensities")
-        a, b, s = terms[row]
-        value = a + b * np.cumsum(own.astype(np.int64))
-        space.mz[to : to + count] = (value * value if square[row] else value) / s
+    square = pc.equal(kinds, SQRT_GRID).fill_null(False).to_numpy(zero_copy_only=False)
+    wrong = _decode_steps(
+        chosen, square, _grid_terms(parameters, chosen), indices.values.astype(np.int64),
+        indices.offsets, *where, space.mz,
+    )  # fmt: skip
+    if wrong != FITS:
+        raise SourceError(
+            f"a chunk has {indices.counts[wrong]} grid positions, but {where[1][wrong]} intensities"
+        )
+
+
+@compiled
+def _decode_steps(
+    chosen: Ints, square: NDArray[np.bool_], terms: NDArray[np.float64], steps: Ints,
+    offsets: Ints, places: Ints, counts: Ints, mz: Any,  # noqa: ANN401 - floats of either size
+) -> int:  # fmt: skip
+    """Decode chunks on a grid; return the first whose lengths differ, or FITS."""
+    for row in chosen:
+        begin, end = offsets[row], offsets[row + 1]
+        if end - begin != counts[row]:
+            return int(row)
+        a, b, scale = terms[row, 0], terms[row, 1], terms[row, 2]
+        position = 0
+        for k in range(end - begin):
+            position += steps[begin + k]
+            value = a + b * position
+            mz[places[row] + k] = (value * value if square[row] else value) / scale
+    return FITS
 
 
 def _grid_terms(parameters: Lists, chosen: Ints) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ import pytest
 import gpuconvert
 from benchmarks.cases import Case, write_case
 from benchmarks.process import run_once
-from gpuconvert import conversion
+from gpuconvert import finishing
 from gpuconvert.errors import BudgetError
 from gpuconvert.inspection import inspect
 from gpuconvert.settings import Settings
@@ -88,7 +88,7 @@ def test_memory_that_runs_out_all_the_same_is_told_in_a_line(tmp_path, monkeypat
         raise MemoryError("Unable to allocate 7.45 GiB")
 
     source = write_imzml(tmp_path, centroid_spectra(pixels()), representation="centroid")
-    monkeypatch.setattr(conversion, "judge", full)
+    monkeypatch.setattr(finishing, "judge", full)
     code, _, err = call(capsys, "run", source, tmp_path / "o.zarr")
     assert code == 1
     assert err.startswith("error: memory ran out (Unable to allocate 7.45 GiB); give a smaller")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gpuconvert
-from gpuconvert import conversion, plan
+from gpuconvert import conversion, finishing, plan
 from gpuconvert.errors import DamagedPartError, OutputError, SettingsError, SourceError, Stopped
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
@@ -427,7 +427,7 @@ def test_a_disk_that_is_full_is_told_in_words_and_the_parts_are_kept(tmp_path, m
         raise OSError(errno.ENOSPC, "No space left on device", "zarr.json")
 
     source = write_profile(tmp_path)
-    monkeypatch.setattr(conversion, "finish_store", full)
+    monkeypatch.setattr(finishing, "finish_store", full)
     words = r"o.zarr broke off \(zarr.json: No space left on device\); mend that and run the same"
     with pytest.raises(OutputError, match=words):
         gpuconvert.convert(source, tmp_path / "o.zarr")

@@ -9,7 +9,8 @@ import gpuconvert
 PROGRAM = """
 import numpy as np
 from gpuconvert.caller import twice
-print(twice(np.ones(1))[0])
+from gpuconvert.compiled import nothing_compiled_yet
+print(nothing_compiled_yet(), twice(np.ones(1))[0])
 """
 
 CALLER = """
@@ -32,11 +33,13 @@ def product(x):
 
 
 def _run(folder):
+    """Return whether nothing was compiled before, and the result."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return float(done.stdout)
+    first, result = done.stdout.split()
+    return first == "True", float(result)
 
 
 def test_a_change_behind_a_kernel_is_noticed(tmp_path):
@@ -48,8 +51,9 @@ def test_a_change_behind_a_kernel_is_noticed(tmp_path):
     (package / "caller.py").write_text(CALLER)
     (package / "callee.py").write_text(CALLEE.format("0.0"))
     (package / "constants.py").write_text("FACTOR = 2.0")
-    assert _run(tmp_path) == 2.0
+    assert _run(tmp_path) == (True, 2.0)
+    assert _run(tmp_path) == (False, 2.0)
     (package / "callee.py").write_text(CALLEE.format("1.25"))
-    assert _run(tmp_path) == 3.25
+    assert _run(tmp_path) == (True, 3.25)
     (package / "constants.py").write_text("FACTOR = 30.0")
-    assert _run(tmp_path) == 31.25
+    assert _run(tmp_path) == (True, 31.25)

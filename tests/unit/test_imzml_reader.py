@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from pyimzml.ImzMLParser import ImzMLParser
 
 from gpuconvert.errors import SourceError, SourceMissingError
-from gpuconvert.readers import Reader, imzml, imzml_ibd, open_reader
+from gpuconvert.readers import Reader, extents, imzml, open_reader
 from gpuconvert.readers.imzml import ImzmlReader
-from gpuconvert.readers.imzml_ibd import IbdFile, place_in_order
 from gpuconvert.readers.source_files import digest
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import decode
@@ -122,44 +121,13 @@ def test_short_integers_do_not_push_mz_off_their_alignment(tmp_path):
     reader.close()
 
 
-def counted(monkeypatch):
-    """Return a list that takes the number of parts and bytes of every positional read."""
-    calls = []
-    preadv = os.preadv
-
-    def count(descriptor, parts, place):
-        calls.append((len(parts), sum(len(part) for part in parts)))
-        return preadv(descriptor, parts, place)
-
-    monkeypatch.setattr(imzml_ibd.os, "preadv", count)
-    return calls
-
-
-def test_neighbouring_arrays_take_one_read(tmp_path, monkeypatch):
+def test_neighbouring_arrays_take_one_read(tmp_path, count_reads):
     spectra = [(x, 1, [100.0] * 5, [1.0] * 5) for x in range(1, 400)]
     reader = opened(write_imzml(tmp_path, spectra))
-    calls = counted(monkeypatch)
+    calls = count_reads()
     read_rows(reader, 0, 399)
     assert calls == [(1, 399 * 60)]
     reader.close()
-
-
-@pytest.mark.parametrize(("gap", "reads"), [(1, 1), (imzml_ibd.GAP, 1), (imzml_ibd.GAP + 1, 3)])
-def test_near_arrays_take_one_read_and_far_ones_do_not(tmp_path, monkeypatch, gap, reads):
-    data = np.random.default_rng(1).integers(0, 255, 4 * gap + 100, np.uint8)
-    path = tmp_path / "x.ibd"
-    path.write_bytes(data.tobytes())
-    file = IbdFile(path)
-    calls = counted(monkeypatch)
-    offset = 7 + np.arange(3) * (gap + 10)
-    into = np.full(40, 9, np.uint8)
-    file.read_extents(offset, np.full(3, 10), np.array([25, 2, 12]), into)
-    expected = np.full(40, 9, np.uint8)
-    for begin, to in zip(offset, (25, 2, 12), strict=True):
-        expected[to : to + 10] = data[begin : begin + 10]
-    np.testing.assert_array_equal(into, expected)
-    assert len(calls) == reads
-    file.close()
 
 
 def test_reads_that_come_back_short_are_continued(tmp_path, monkeypatch):
@@ -170,13 +138,13 @@ def test_reads_that_come_back_short_are_continued(tmp_path, monkeypatch):
     def short(descriptor, parts, place):
         return preadv(descriptor, [parts[0][:37]], place)
 
-    monkeypatch.setattr(imzml_ibd.os, "preadv", short)
+    monkeypatch.setattr(extents.os, "preadv", short)
     _, found = read_rows(reader, 0, 29)
     check_rows(found, [spectrum[2:] for spectrum in spectra])
     reader.close()
 
 
-def test_more_parts_than_one_call_takes_are_read(tmp_path, monkeypatch):
+def test_more_parts_than_one_call_takes_are_read(tmp_path, monkeypatch, count_reads):
     document = Document.of([(x, 1, [100.0 + x], [1.0]) for x in range(1, 40)])
     data = bytearray(16)
     for index, spectrum in enumerate(document.spectra):
@@ -188,8 +156,8 @@ def test_more_parts_than_one_call_takes_are_read(tmp_path, monkeypatch):
             data += raw + bytes(3)
     document.ibd = bytes(data)
     reader = opened(document.write(tmp_path))
-    calls = counted(monkeypatch)
-    monkeypatch.setattr(imzml_ibd, "_MOST_PARTS", 16)
+    calls = count_reads()
+    monkeypatch.setattr(extents, "_MOST_PARTS", 16)
     _, found = read_rows(reader, 0, 39)
     check_rows(found, [([100.0 + index], [2.0]) for index in range(39)])
     assert max(parts for parts, _ in calls) == 16
@@ -227,17 +195,12 @@ def test_a_file_that_changed_is_noticed(tmp_path, suffix, change):
     reader.close()
 
 
-def test_places_follow_the_order_of_the_file():
-    to = place_in_order(np.array([50, 10, 30]), np.array([5, 7, 2]), 100)
-    assert to.tolist() == [109, 100, 107]
-
-
 EXTENTS = [{}, {"compression": "zlib"}, {"mz_dtype": "f4"}, {"mode": "continuous"}]
 
 
 @pytest.mark.parametrize("options", EXTENTS, ids=str)
 def test_the_extent_is_that_of_all_first_and_last_points(tmp_path, monkeypatch, options):
-    monkeypatch.setattr(imzml_ibd, "SPAN", 64)
+    monkeypatch.setattr(extents, "SPAN", 64)
     monkeypatch.setattr(imzml, "EXTENT_BYTES", 100)
     rng = np.random.default_rng(3)
     continuous = options.get("mode") == "continuous"
@@ -268,26 +231,6 @@ def test_the_extent_of_mixed_encodings_covers_all(tmp_path):
     assert len(reader.acquisition.encodings) == 2
     assert reader.mz_extent() == (100.0, 330.0)
     reader.close()
-
-
-def test_the_extent_maps_a_large_file_in_parts(tmp_path, monkeypatch):
-    path = tmp_path / "x.ibd"
-    values = np.arange(100_000.0)
-    path.write_bytes(values.tobytes())
-    file = IbdFile(path)
-    lengths = []
-    real = imzml_ibd.mmap.mmap
-
-    def count(descriptor, length, **words):
-        lengths.append(length)
-        return real(descriptor, length, **words)
-
-    monkeypatch.setattr(imzml_ibd.mmap, "mmap", count)
-    monkeypatch.setattr(imzml_ibd, "SPAN", 1 << 16)
-    at = np.random.default_rng(2).permutation(100_000)[:5000] * 8
-    np.testing.assert_array_equal(file.gather(at, np.dtype("<f8")), np.sort(at) / 8)
-    assert max(lengths) <= (1 << 16) + 8
-    file.close()
 
 
 def test_compressed_arrays_are_inflated_in_threads_as_in_one(tmp_path, monkeypatch):

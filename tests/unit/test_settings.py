@@ -1,16 +1,7 @@
 import pytest
 
 from gpuconvert.errors import SettingsError
-from gpuconvert.settings import (
-    PRESETS,
-    Settings,
-    parse_bin_width,
-    parse_bytes,
-    parse_devices,
-    parse_pixel_size,
-    parse_range,
-    parse_regions,
-)
+from gpuconvert.settings import PRESETS, Settings
 
 
 def test_settings_come_back_from_json_as_they_were():
@@ -33,8 +24,7 @@ def test_where_the_work_is_done_does_not_decide_the_numbers():
     assert here.conversion() == there.conversion()
 
 
-def test_numbers_of_devices_are_read_and_kept():
-    assert parse_devices("0,3") == (0, 3)
+def test_numbers_of_devices_are_kept_and_decide_no_numbers():
     settings = Settings(devices=(0, 3))
     assert Settings.from_json(settings.to_json()) == settings
     assert settings.conversion() == Settings().conversion()
@@ -91,38 +81,3 @@ def test_what_decides_the_numbers_shows():
 def test_a_wrong_option_is_named_with_its_value_and_what_is_expected(options, words):
     with pytest.raises(SettingsError, match=words.replace("(", r"\(").replace("?", r"\?")):
         Settings(**options)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("4GiB", 4 * 2**30), ("500MB", 500_000_000), ("1.5 g", 1_500_000_000), ("1024", 1024),
-     ("2Ti", 2 * 2**40), ("1e9", 10**9)],
-)  # fmt: skip
-def test_sizes_are_read_with_their_units(text, size):
-    assert parse_bytes(text) == size
-
-
-def test_ranges_widths_and_pixel_sizes_are_read():
-    assert parse_range("100:1000.5") == (100.0, 1000.5)
-    assert parse_bin_width("0.005@400") == (0.005, 400.0)
-    assert parse_pixel_size("10") == (10.0, 10.0)
-    assert parse_pixel_size("10x20") == (10.0, 20.0)
-    assert parse_regions("2, 0,2") == (0, 2)
-
-
-@pytest.mark.parametrize(
-    ("parse", "text", "words"),
-    [
-        (parse_bytes, "plenty", "--memory 'plenty' is not a size; write it like 4GiB"),
-        (parse_bytes, "1.2.3G", "--memory '1.2.3G' is not a size"),
-        (parse_range, "100-1000", "--mz-range '100-1000' is not clear; write it like 100:1000"),
-        (parse_range, "a:b", "--mz-range 'a:b' is not clear"),
-        (parse_bin_width, "0.005", "write it like 0.005@400"),
-        (parse_regions, "left", "--region 'left' is not clear; write it like 2 or 0,2"),
-        (parse_devices, "0;1", "--devices '0;1' is not clear; write it like 0,1"),
-        (parse_pixel_size, "10um", "--pixel-size '10um' is not clear"),
-    ],
-)
-def test_an_unreadable_text_is_answered_with_an_example(parse, text, words):
-    with pytest.raises(SettingsError, match=words):
-        parse(text)
