@@ -21,225 +21,71 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from benchmarks.cases import CASES, flight_time_axis, stripped_profile, write_case
-from benchmarks.process import size_of
+from benchmarks import gpu_cases
+from benchmarks.cases import CASES, stripped_profile, write_case
+from benchmarks.gpu_cases import QUICK, Sizes, make_axis, make_batch, make_options
+from benchmarks.gpu_kernels import kernels_section, transfer_section, zero_runs_section
+from benchmarks.process import ROOT, size_of
 from benchmarks.results import FOLDER, save
 from benchmarks.wholes import remove, run_command
 from gpuconvert.backends import choose_backend
 from gpuconvert.backends.device import DeviceBackend
-from gpuconvert.backends.host import HostBackend
 from gpuconvert.backends.kernel_source import cubin_path, file_of_kernel
-from gpuconvert.backends.launches import resample
 from gpuconvert.errors import BackendError
-from gpuconvert.mass_axis import MassAxis, of_law
-from gpuconvert.resampling import ResampleOptions
-from gpuconvert.spacing import SpacingModel
-from gpuconvert.spectra import CsrBlock, RawBatch
+from gpuconvert.spectra import RawBatch
 
-POINTS = 30_000
-"""Samples of a spectrum before zeros are dropped, as in case z64."""
+BATCH_FACTORS = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
+"""Sizes of batches, in those of `Sizes.batch_bytes`."""
 
-DISTINCT = 64
-"""Different spectra in a batch; the others repeat them."""
+HOST = """
+import json
+import numpy as np
+from benchmarks.gpu_cases import make_axis, make_batch, make_options
+from gpuconvert import conversion
+from gpuconvert.backends import choose_backend
+from gpuconvert.memory import current_rss
+sizes = [current_rss()]
+backend = choose_backend("cuda")[0]
+sizes.append(current_rss())
+batch = make_batch(1, lambda n: np.empty(n, np.uint8))
+backend.by_bin(backend.resample(batch, make_axis(1000), make_options()), 1000)
+sizes.append(current_rss())
+print(json.dumps({"before": sizes[0], "opened": sizes[1], "used": sizes[2],
+                  "reckoned": backend.base_bytes}))
+"""
 
-STORED = 12
-"""Bytes of a point in the file: m/z as float64, intensity as float32."""
 
-BINS = (90_000, 300_000)
-LOW, HIGH = 100.0, 1000.0
+def host_section() -> dict[str, int]:
+    """Return the resident bytes of a process before, with, and after use of, the backend.
 
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much is measured.
-
-    kernel_bytes : of the batch whose kernels are timed
-    batch_bytes : of a batch of the pipeline
-    batches : of the pipeline
-    scipy_spectra : that SciPy is given
-    case : of the whole runs
-    repeats : of every timing
+    What is between the first and the last is what `base_bytes` of the backend should say.
     """
-
-    kernel_bytes: int = 1_500_000_000
-    batch_bytes: int = 64 << 20
-    batches: int = 64
-    scipy_spectra: int = 40
-    case: str = "z64"
-    repeats: int = 5
-
-
-QUICK = Sizes(2_000_000, 1_000_000, 4, 3, "c64", 2)
-
-
-def make_axis(n_bins: int) -> MassAxis:
-    """Return a flight-time axis of so many bins over the range of the spectra."""
-    return of_law("linear-tof", LOW, HIGH, du=(HIGH**0.5 - LOW**0.5) / n_bins)
-
-
-def make_options() -> ResampleOptions:
-    """Return how profiles are resampled by default: counts, pchip, the native step known."""
-    mz = flight_time_axis(POINTS)
-    slope, intercept = np.polyfit(mz[1:], np.diff(mz), 1, w=1 / np.diff(mz))
-    return ResampleOptions("pchip", spacing=SpacingModel(float(intercept), float(slope)))
-
-
-def make_batch(n_bytes: int, new: Callable[[int], Any]) -> RawBatch:
-    """Return a batch of about `n_bytes` of zero-stripped profiles, in a buffer made by `new`."""
-    rng = np.random.default_rng(7)
-    pairs = [stripped_profile(POINTS, rng) for _ in range(DISTINCT)]
-    arrays = [values.view(np.uint8) for pair in pairs for values in pair]
-    once = np.concatenate(arrays)
-    starts = np.cumsum([0, *(len(values) for values in arrays)])[:-1]
-    repeats = max(1, n_bytes // len(once))
-    raw = new(repeats * len(once))
-    raw.reshape(repeats, len(once))[:] = once
-    shift = np.arange(repeats)[:, None] * len(once)
-    n = DISTINCT * repeats
-    return RawBatch(
-        raw, (shift + starts[::2]).ravel(), (shift + starts[1::2]).ravel(),
-        np.tile(np.array([len(mz) for mz, _ in pairs], np.int64), repeats),
-        np.dtype("<f8"), np.dtype("<f4"), np.arange(n, dtype=np.int64), "profile",
-    )  # fmt: skip
-
-
-def must_move(kernel: str, points: int, filled: int, values: int) -> int:
-    """Return the bytes that a kernel must read and write at least.
-
-    points, filled, values : points, those with a count, values stored
-    """
-    return {
-        # raw -> owner, mz, intensity, position, fault
-        "decode": points * (STORED + 4 + 8 + 8 + 8 + 1),
-        # fault, intensity
-        "totals": points * (1 + 8),
-        # owner, intensity, position -> count
-        "merge": points * (4 + 8 + 8 + 8),
-        # count; owner, mz, position -> left, right, first, last
-        "cut_cells": points * 8 + filled * (4 + 8 + 8 + 8 + 8 + 4 + 4),
-        # count -> kept; owner, mz, position, left, right, first, last
-        "count_cells": points * (8 + 8) + filled * (4 + 8 + 8 + 8 + 8 + 4 + 4),
-        # kept; owner, count, mz, position, left, right, first, last -> index, value
-        "emit_cells": points * 8 + filled * (4 + 8 + 8 + 8 + 8 + 8 + 4 + 4) + values * 8,
-    }.get(kernel, 0)
-
-
-def _timed_slot(library: Any, number: int) -> Any:
-    """Return a slot with nearly all memory of a device, and the milliseconds of its kernels."""
-    cp = library.cp
-
-    class Timed(library.CudaSlot):
-        """Records an event before and after every launch."""
-
-        def launch(self, kernel: str, n_threads: int, *arguments: Any) -> None:
-            events = cp.cuda.Event(), cp.cuda.Event()
-            events[0].record(self._stream)
-            super().launch(kernel, n_threads, *arguments)
-            events[1].record(self._stream)
-            self.events.append((kernel, events))
-
-    device = library.CudaDevice(number)
-    with device.current():
-        slot = Timed(device, int(device.memory()[0] * 0.9))
-    slot.events = []
-    return slot
-
-
-def kernels_section(library: Any, sizes: Sizes) -> dict[str, Any]:
-    """Return bandwidth of every kernel, of all together, and of a copy within the device."""
-    cp = library.cp
-    slot = _timed_slot(library, 0)
-    batch = make_batch(sizes.kernel_bytes, library.pinned)
-    points = int(batch.n_points.sum())
-    found: dict[str, Any] = {"points": points, "raw_bytes": len(batch.raw)}
-    copied = max(sizes.kernel_bytes // 2, 1 << 20)
-    with slot.running():
-        source, target = cp.empty(copied, np.uint8), cp.empty(copied, np.uint8)
-        times = []
-        for _ in range(sizes.repeats + 1):
-            events = cp.cuda.Event(), cp.cuda.Event()
-            events[0].record(slot._stream)
-            target.data.copy_from_device_async(source.data, copied, slot._stream)
-            events[1].record(slot._stream)
-            slot._wait()
-            times.append(cp.cuda.get_elapsed_time(*events) / 1000)
-        del source, target
-    copy = 2 * copied / min(times[1:])
-    found["copy_bytes_per_s"] = copy
-    for n_bins in BINS:
-        axis, options = make_axis(n_bins), make_options()
-        best: dict[str, float] = {}
-        block = None
-        for _ in range(sizes.repeats):
-            slot.events.clear()
-            with slot.running():
-                block = resample(slot, batch, axis, options)
-            for kernel, events in slot.events:
-                seconds = cp.cuda.get_elapsed_time(*events) / 1000
-                best[kernel] = min(best.get(kernel, seconds), seconds)
-        assert block is not None
-        _check(block, batch, axis, options)
-        # Every stored point of a stripped profile has a count.
-        moved = {kernel: must_move(kernel, points, points, len(block.data)) for kernel in best}
-        found[f"{n_bins} bins"] = {
-            "values": len(block.data),
-            "kernels": {
-                kernel: {
-                    "seconds": seconds, "must_move": moved[kernel],
-                    "of_copy": moved[kernel] / seconds / copy,
-                }
-                for kernel, seconds in best.items()
-            },
-            "seconds": sum(best.values()),
-            "of_copy": sum(moved.values()) / sum(best.values()) / copy,
-        }  # fmt: skip
-    slot.release()
+    done = subprocess.run(
+        [sys.executable, "-c", HOST], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    found: dict[str, int] = json.loads(done.stdout)
     return found
 
 
-def _check(block: CsrBlock, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> None:
-    """Stop where the first spectra are not those of the NumPy backend, bit for bit."""
-    few = min(4, len(batch.rows))
-    part = RawBatch(
-        batch.raw, batch.mz_at[:few], batch.intensity_at[:few], batch.n_points[:few],
-        batch.mz_dtype, batch.intensity_dtype, batch.rows[:few], batch.representation,
-    )  # fmt: skip
-    wanted = HostBackend().resample(part, axis, options)
-    n = len(wanted.data)
-    if not (
-        np.array_equal(block.indptr[: few + 1], wanted.indptr)
-        and np.array_equal(block.indices[:n], wanted.indices)
-        and np.array_equal(block.data[:n], wanted.data)
-    ):
-        raise SystemExit("the device does not give the numbers of the numpy backend")
+def batches_section(library: Any, sizes: Sizes) -> dict[str, Any]:
+    """Return bytes a second of the pipeline by the size of its batches.
 
-
-def transfer_section(library: Any, sizes: Sizes) -> dict[str, Any]:
-    """Return bytes a second between pinned host memory and the device, either way."""
-    cp = library.cp
-    slot = library.open_slots((0,))[0]
-    host = library.pinned(sizes.batch_bytes)
+    The least size that is near the best is what `batch_bytes` of the backend should say.
+    """
     found = {}
-    with slot.running():
-        there = cp.empty(sizes.batch_bytes, np.uint8)
-        for name, move in (
-            ("to_device", lambda: there.set(host, stream=slot._stream)),
-            ("to_host", lambda: there.get(stream=slot._stream, out=host, blocking=False)),
-        ):
-            seconds = []
-            for _ in range(sizes.repeats + 1):
-                begun = time.perf_counter()
-                move()
-                slot._wait()
-                seconds.append(time.perf_counter() - begun)
-            found[name] = sizes.batch_bytes / min(seconds[1:])
+    threads = library.SLOTS_PER_DEVICE + 2
+    for factor in BATCH_FACTORS:
+        backend = DeviceBackend((0,))
+        batch = make_batch(int(sizes.batch_bytes * factor), backend.buffer)
+        number = max(2 * threads, int(sizes.batches // factor) // 2)
+        seconds = _pipeline(backend, [batch] * number, gpu_cases.BINS[0], threads)
+        found[str(len(batch.raw))] = number * len(batch.raw) / seconds
     return found
 
 
@@ -261,7 +107,7 @@ def _scipy_seconds(n_bins: int, spectra: int) -> float:
     """Return the seconds of one spectrum by SciPy: the cumulative count, differenced at edges."""
     rng = np.random.default_rng(7)
     edges = np.sqrt(make_axis(n_bins).edges)
-    pairs = [stripped_profile(POINTS, rng) for _ in range(spectra)]
+    pairs = [stripped_profile(gpu_cases.POINTS, rng) for _ in range(spectra)]
     begun = time.perf_counter()
     for mz, counts in pairs:
         root = np.sqrt(mz)
@@ -281,7 +127,7 @@ def pipeline_section(library: Any, sizes: Sizes) -> dict[str, Any]:
     fewer = max(cores, sizes.batches // 4)
     cpu, _ = choose_backend("cpu")
     found: dict[str, Any] = {"cores": cores, "batch_bytes": len(batch.raw)}
-    for n_bins in BINS:
+    for n_bins in gpu_cases.BINS:
         seconds = _pipeline(device, batches, n_bins, library.SLOTS_PER_DEVICE + 2)
         beside = _pipeline(cpu, [batch] * fewer, n_bins, cores)
         found[f"{n_bins} bins"] = {
@@ -292,9 +138,10 @@ def pipeline_section(library: Any, sizes: Sizes) -> dict[str, Any]:
     return found
 
 
-def compile_section() -> dict[str, float]:
+def compile_section(library: Any) -> dict[str, float]:
     """Return the seconds to have all kernels compiled, in an empty cache and in a filled one."""
     found = {}
+    arch = library.CudaDevice(0).arch
     before = os.environ.get("GPUCONVERT_CACHE_DIR")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GPUCONVERT_CACHE_DIR"] = folder
@@ -302,7 +149,7 @@ def compile_section() -> dict[str, float]:
             for name in ("first", "later"):
                 begun = time.perf_counter()
                 for file in sorted(set(file_of_kernel().values())):
-                    cubin_path(file, 90)
+                    cubin_path(file, arch, library.find_nvrtc)
                 found[name] = time.perf_counter() - begun
         finally:
             os.environ.pop("GPUCONVERT_CACHE_DIR")
@@ -324,20 +171,21 @@ def stage_overlap(trace: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _move_seconds(files: Sequence[Path], n_bytes: int, folder: Path) -> float:
-    """Return the seconds to read `files` and to write `n_bytes`, with nothing done to them."""
+def _move_seconds(files: Sequence[Path], n_bytes: int, folder: Path) -> tuple[float, float]:
+    """Return the seconds to read `files`, and to write `n_bytes`, with nothing done to them."""
     block = memoryview(bytearray(16 << 20))
     begun = time.perf_counter()
     for file in files:
         with file.open("rb", buffering=0) as source:
             while source.readinto(block):
                 pass
+    read = time.perf_counter()
     with (folder / "written").open("wb", buffering=0) as target:
         for at in range(0, n_bytes, len(block)):
             target.write(block[: min(len(block), n_bytes - at)])
-    took = time.perf_counter() - begun
+    written = time.perf_counter()
     (folder / "written").unlink()
-    return took
+    return read - begun, written - read
 
 
 def run_section(sizes: Sizes, work: Path) -> dict[str, Any]:
@@ -365,21 +213,25 @@ def run_section(sizes: Sizes, work: Path) -> dict[str, Any]:
             "wall": min(walls[1:]), "said": said["seconds"], "store": size_of(target),
             "overlap": stage_overlap(trace),
         }  # fmt: skip
-    moved = statistics.median(
-        _move_seconds(files, found["cuda"]["store"], work) for _ in range(sizes.repeats)
-    )
-    found["move_the_bytes"] = moved
-    found["cuda_over_move"] = found["cuda"]["wall"] / moved
+    moves = [_move_seconds(files, found["cuda"]["store"], work) for _ in range(sizes.repeats)]
+    read, write = map(statistics.median, zip(*moves, strict=True))
+    found |= {"read_the_input": read, "write_the_output": write}
+    found["cuda_over_move"] = found["cuda"]["wall"] / (read + write)
     remove(target)
     return found
 
 
-def measure(library: Any, sizes: Sizes, work: Path) -> dict[str, Any]:
-    """Return all sections, each said as it is done."""
+def measure(
+    library: Any, sizes: Sizes, work: Path, keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Return all sections, each said and kept as it is done: a device may be lost any time."""
     sections: dict[str, Callable[[], dict[str, Any]]] = {
-        "compile": compile_section,
+        "host": host_section,
+        "compile": lambda: compile_section(library),
         "transfer": lambda: transfer_section(library, sizes),
         "kernels": lambda: kernels_section(library, sizes),
+        "zero runs": lambda: zero_runs_section(library, sizes),
+        "batches": lambda: batches_section(library, sizes),
         "pipeline": lambda: pipeline_section(library, sizes),
         "run": lambda: run_section(sizes, work),
     }
@@ -388,7 +240,8 @@ def measure(library: Any, sizes: Sizes, work: Path) -> dict[str, Any]:
         begun = time.perf_counter()
         found[name] = section()
         print(f"{name} ({time.perf_counter() - begun:.0f} s)")
-        print(json.dumps(found[name], indent=1))
+        print(json.dumps(found[name], indent=1), flush=True)
+        keep(found)
     return found
 
 
@@ -409,11 +262,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     library = sys.modules["gpuconvert.backends.cupy_slots"]
     chosen.work.mkdir(parents=True, exist_ok=True)
-    found = measure(library, QUICK if chosen.quick else Sizes(), chosen.work)
+    model = re.sub(r"[^a-z0-9]+", "-", library.CudaDevice(0).name.lower()).strip("-")
+    path = FOLDER / "gpu" / f"{time.strftime('%Y-%m-%d')}-{model}.json"
+
+    def keep(found: dict[str, Any]) -> None:
+        if not chosen.quick:
+            save(path, "gpu", found)
+
+    measure(library, QUICK if chosen.quick else Sizes(), chosen.work, keep)
     if not chosen.quick:
-        model = re.sub(r"[^a-z0-9]+", "-", found["devices"][0].partition(",")[0].lower()).strip("-")
-        path = FOLDER / "gpu" / f"{time.strftime('%Y-%m-%d')}-{model}.json"
-        save(path, "gpu", found)
         print(f"kept in {path}")
     return 0
 

@@ -131,7 +131,8 @@ def export_lines(done: Export) -> list[str]:
         f"{format_bytes(done.bytes_read)}",
         *([f"source         {done.source_check}"] if done.source_check else []),
         f"work           {format_seconds(done.seconds)}, peak memory "
-        f"{format_bytes(done.peak_memory)} (projected {format_bytes(done.projected_memory)})",
+        f"{format_bytes(done.peak_memory)} (projected {format_bytes(done.projected_memory)})"
+        + (f", {done.backend}" if done.backend else ""),
         f"archive        {done.output}",
     ]
 

@@ -60,15 +60,16 @@ def _reuse(space: Workspace, reader: Reader, settings: Settings, backend: Backen
     if not fits:
         return None
     decision = AxisDecision.from_json(plan.decision)
-    _, layout, projection = project(reader, decision, backend, settings)
-    if layout.part_nonzeros < plan.layout.part_nonzeros:
+    least = plan.layout.part_nonzeros
+    _, layout, projection = project(reader, decision, backend, settings, least_part=least)
+    if layout.part_nonzeros < least:
         return None
     return replace(
         plan,
         source=str(Path(reader.acquisition.path).resolve()),
         output=str(space.output),
         settings=settings,
-        layout=replace(layout, part_nonzeros=plan.layout.part_nonzeros),
+        layout=replace(layout, part_nonzeros=least),
         projection=projection,
     )
 

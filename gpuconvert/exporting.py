@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuconvert.backends import choose_backend
+from gpuconvert.backends import Backend, choose_backend
 from gpuconvert.errors import BudgetError, GpuconvertError, OutputError, SettingsError
 from gpuconvert.memory import default_budget, peak_rss
 from gpuconvert.mzpeak_archive import INDEX, NewArchive
@@ -63,7 +63,7 @@ class Export:
     dropped, sorted : points dropped and spectra sorted by ``--repair``
     layout, dialect, lossless, resampled : as asked for
     bytes_read, bytes_written : sizes of source and archive
-    backend : of the resampling, or ""
+    backend : which stripped or resampled, and why that one; "" where neither was done
     source_check : what ``--check-source`` found, or ""
     warnings : sentences about the source
     seconds, stages, peak_memory, projected_memory : as for a conversion
@@ -107,13 +107,15 @@ def _is_archive(path: Path) -> bool:
         return INDEX in archive.namelist()
 
 
-def _budget(reader: Reader, settings: Settings) -> tuple[int, int]:
+def _budget(reader: Reader, settings: Settings, backend: Backend) -> tuple[int, int]:
     """Return the size of a buffer and the memory of the whole export, in bytes."""
     acquisition = reader.acquisition
     budget = settings.memory or default_budget()
     largest = int(acquisition.raw_bytes.max(initial=0)) + reader.batch_bytes(0, 0)
     per_point = float((acquisition.n_points / np.maximum(acquisition.raw_bytes, 1)).max(initial=0))
-    fixed = BASE_BYTES + acquisition.reader_bytes + acquisition.n_spectra * SPECTRUM_BYTES
+    fixed = BASE_BYTES + acquisition.reader_bytes + backend.base_bytes
+    fixed += acquisition.n_spectra * SPECTRUM_BYTES
+    # What a backend prefers is left aside: most of the work, and of the memory, is the host's.
     slot = SLOT_BYTES
     while True:
         held = max(slot, largest)
@@ -185,13 +187,14 @@ def run(
         reader = open_reader(source, settings)
     try:
         require_pixels(reader.acquisition)
-        slot_bytes, projected = _budget(reader, settings)
+        backend, line = _choose_backend(reader.acquisition, settings)
+        slot_bytes, projected = _budget(reader, settings, backend)
         with _held(space, overwrite=overwrite), ExitStack() as stack:
             if not settings.ignore_space:
                 check_room(space, temporary=0, store=_most_bytes(reader.acquisition))
             check = stack.enter_context(SourceCheck(reader)) if settings.check_source else None
             with NewArchive(space.store) as archive:
-                task, line = _prepare(reader, settings, monitor, archive, slot_bytes, space)
+                task = _prepare(reader, settings, monitor, archive, slot_bytes, space, backend)
                 with monitor.logged("export"):
                     write_members(task)
             compared = "" if check is None else check.result()
@@ -235,19 +238,25 @@ def _check(space: Workspace, *, overwrite: bool) -> None:
     check_target(space, overwrite=overwrite, known=_is_archive, kind="an mzPeak archive")
 
 
+def _choose_backend(acquisition: Acquisition, settings: Settings) -> tuple[Backend, str]:
+    """Return the backend, and a line about it, empty where nothing is computed."""
+    profiles = any(item.representation != "centroid" for item in acquisition.encodings)
+    if settings.resampled or (profiles and not settings.lossless):
+        return choose_backend(settings.backend, settings.devices or ())
+    # Its buffers are all that is needed.
+    return choose_backend("numpy")[0], ""
+
+
 def _prepare(
     reader: Reader, settings: Settings, monitor: Monitor, archive: NewArchive, slot_bytes: int,
-    space: Workspace,
-) -> tuple[Task, str]:  # fmt: skip
-    """Return the task, its decisions made, and a line about the backend."""
+    space: Workspace, backend: Backend,
+) -> Task:  # fmt: skip
+    """Return the task, its decisions made."""
     acquisition = reader.acquisition
-    work, line = None, ""
-    # Without resampling there is nothing to compute on a device, and nothing to read for one.
-    backend, _ = choose_backend("numpy")
+    work = None
     default = acquisition.representation
     if settings.resampled:
         with monitor.logged("plan"):
-            backend, line = choose_backend(settings.backend, settings.devices or ())
             plan, _ = make_plan(reader, space.output, settings, backend)
         rows = np.arange(acquisition.n_spectra)
         work = Work(plan, reader, backend, space.parts, rows, monitor)
@@ -261,8 +270,7 @@ def _prepare(
         (item.representation or default) == "centroid" for item in acquisition.encodings
     ])[acquisition.encoding]  # fmt: skip
     tally = Tally.of(acquisition.n_spectra)
-    task = Task(reader, settings, monitor, archive, tally, centroid, slot_bytes, backend, work)
-    return task, line
+    return Task(reader, settings, monitor, archive, tally, centroid, slot_bytes, backend, work)
 
 
 def _summary(

@@ -57,7 +57,7 @@ class Task:
     """What the parts of an export share.
 
     centroid : (n_spectra,) bool, which member each spectrum goes to
-    backend : has the buffers that are read into
+    backend : has the buffers that are read into, strips and resamples
     work : the resampling, or None
     """
 
@@ -172,7 +172,13 @@ def _points(task: Task, form: SignalFormat, chosen: NDArray[np.bool_]) -> Iterat
                 points = resampled_points(block.rows, block.indptr, centres, block.data, task.tally)
             else:
                 points = source_points(
-                    batch, acquisition, form, task.tally, strip=strip, mend=settings.repair
+                    batch,
+                    acquisition,
+                    form,
+                    task.tally,
+                    backend=task.backend,
+                    strip=strip,
+                    mend=settings.repair,
                 )
         yield points
         monitor.advance(int(acquisition.raw_bytes[batch.rows].sum()), len(batch.rows))

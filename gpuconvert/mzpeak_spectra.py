@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuconvert.backends import Backend
 from gpuconvert.errors import SourceError
 from gpuconvert.mzpeak_points import FIGURES, Points, figures
 from gpuconvert.mzpeak_tables import SignalFormat
@@ -22,8 +23,7 @@ from gpuconvert.spectra import (
     as_stored,
     find_faults,
 )
-from gpuconvert.zero_runs import DROPPED, MARKED
-from gpuconvert.zero_walk import fill_marks, fit_models, zero_roles
+from gpuconvert.zero_walk import fill_marks, fit_models
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -90,7 +90,7 @@ class Tally:
 
 def source_points(
     batch: RawBatch, acquisition: Acquisition, form: SignalFormat, tally: Tally, *,
-    strip: bool, mend: bool,
+    backend: Backend, strip: bool, mend: bool,
 ) -> Points:  # fmt: skip
     """Return the spectra of a batch as they are stored, and count them.
 
@@ -104,6 +104,8 @@ def source_points(
         Of the member that they are for.
     tally
         Is told what was done.
+    backend
+        Strips them.
     strip
         Whether runs of zeros are stripped, and marked if the form has marks.
     mend
@@ -134,24 +136,26 @@ def source_points(
         batch.rows, indptr, mz.astype(form.mz_dtype, copy=False),
         intensity.astype(form.intensity_dtype, copy=False), np.zeros(len(mz), bool),
     )  # fmt: skip
-    points = _strip(whole, exact, form, tally) if strip else whole
+    points = _strip(whole, exact, form, tally, backend) if strip else whole
     tally.add(points)
     return points
 
 
-def _strip(whole: Points, exact: Floats, form: SignalFormat, tally: Tally) -> Points:
+def _strip(
+    whole: Points, exact: Floats, form: SignalFormat, tally: Tally, backend: Backend
+) -> Points:
     """Return spectra without their runs of zeros."""
-    roles = zero_roles(whole.indptr, whole.intensity)
-    kept = roles != DROPPED
-    before = np.concatenate([[0], np.cumsum(kept)])
-    indptr = before[whole.indptr]
-    marked = np.zeros(len(roles), bool)
+    indptr, intensity = whole.indptr, whole.intensity
+    places, marked, begins = backend.strip_zeros(indptr, intensity, whole.index)
+    mz = whole.mz[places]
     if form.marks:
-        models = fit_models(whole.indptr, exact, whole.intensity)
-        marked = roles == MARKED
-        marked[kept] &= _settled(indptr, whole.mz[kept], marked[kept], models, tally)
+        # Compiled whatever the backend: sums in another order would be another archive.
+        models = fit_models(indptr, exact, intensity)
+        marked = _settled(begins, mz, marked, models, tally)
         tally.models[whole.index] = models
-    return Points(whole.index, indptr, whole.mz[kept], whole.intensity[kept], marked[kept])
+    else:
+        marked = np.zeros(len(places), bool)
+    return Points(whole.index, begins, mz, intensity[places], marked)
 
 
 def _settled(

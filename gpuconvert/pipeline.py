@@ -19,7 +19,7 @@ from gpuconvert.cells import gather_cells
 from gpuconvert.errors import BackendError, SourceError
 from gpuconvert.parts import PartSummary, read_summary, write_part
 from gpuconvert.pixels import merge_rows
-from gpuconvert.plan import SLOTS, Partition, Plan
+from gpuconvert.plan import SLOT_BYTES, SLOTS, Partition, Plan
 from gpuconvert.readers import Reader, cut_batches, with_mobility
 from gpuconvert.repairs import Repair, repair
 from gpuconvert.spectra import Acquisition, CsrBlock, RawBatch, describe_fault
@@ -39,6 +39,11 @@ class Work:
     parts: Path
     rows: NDArray[np.int64]
     monitor: Monitor
+
+    @property
+    def slot_bytes(self) -> int:
+        """Size of a buffer: as planned, but for a plan for a backend of larger batches."""
+        return min(self.plan.layout.slot_bytes, max(self.backend.batch_bytes, SLOT_BYTES))
 
 
 def read_ahead(
@@ -142,8 +147,8 @@ def _part_arrays(work: Work, block: CsrBlock) -> dict[str, NDArray[Any]]:
 
 
 def _batches_with_rows(work: Work, partition: Partition) -> Iterator[RawBatch]:
-    slot_bytes, sizes = work.plan.layout.slot_bytes, work.reader.acquisition.raw_bytes
-    ranges = list(cut_batches(work.reader, partition.first, partition.last, slot_bytes))
+    sizes = work.reader.acquisition.raw_bytes
+    ranges = list(cut_batches(work.reader, partition.first, partition.last, work.slot_bytes))
     for batch in read_ahead(work.reader, ranges, work.backend, work.monitor):
         work.monitor.check()
         yield batch
@@ -200,9 +205,7 @@ def _cell_arrays(
     reader, axis = parted
     buffer = np.empty(0, np.uint8)
     blocks: list[CsrBlock] = []
-    for first, last in cut_batches(
-        work.reader, partition.first, partition.last, work.plan.layout.slot_bytes
-    ):
+    for first, last in cut_batches(work.reader, partition.first, partition.last, work.slot_bytes):
         work.monitor.check()
         needed = work.reader.batch_bytes(first, last)
         if needed > len(buffer):

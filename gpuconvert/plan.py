@@ -46,7 +46,8 @@ SLICE_BYTES = 16
 SLOTS = 2
 """Buffers of the ring per worker: one is read while the other is resampled."""
 SLOT_BYTES = 8 * MIB
-"""Preferred size of a buffer; a larger spectrum gets a larger one."""
+"""Size of a buffer that every backend is given; a larger spectrum, or a backend that prefers
+larger batches where nothing else has to be smaller for them, gets a larger one."""
 PART_NONZEROS = 3 * 2**19
 """Preferred non-zeros of a part in a small data set."""
 MOST_PARTS = 256
@@ -296,7 +297,7 @@ class Demand:
     batch_bytes : peak of resampling one full buffer
     largest_nonzeros, total_nonzeros : bounds for one spectrum and for all
     chunk : elements of a chunk of X
-    reader_bytes : what the reader itself holds
+    reader_bytes, backend_bytes : what reader and backend themselves hold
     """
 
     n_spectra: int
@@ -308,6 +309,7 @@ class Demand:
     total_nonzeros: int
     chunk: int
     reader_bytes: int = 0
+    backend_bytes: int = 0
 
     @property
     def shard(self) -> int:
@@ -318,7 +320,7 @@ class Demand:
     def fixed(self) -> int:
         """Bytes that are held whatever the workers do."""
         each = self.n_spectra * SPECTRUM_BYTES + self.n_bins * BIN_BYTES
-        return BASE_BYTES + self.reader_bytes + each
+        return BASE_BYTES + self.reader_bytes + self.backend_bytes + each
 
     @property
     def ring(self) -> int:

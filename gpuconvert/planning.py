@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,9 @@ from gpuconvert.spectra import (
 
 IMAGE_BYTES = 24
 """Bytes of one pixel of the grid while the TIC image of a plane is made, filled or not."""
+
+LEAST_SHARE = 0.75
+"""Of a part that stays where a backend prefers larger buffers."""
 
 OUTSTANDING = 10
 """A spectrum of so many times the median of points is named where memory is too little."""
@@ -179,13 +183,14 @@ def find_planes(z: NDArray[np.int32]) -> tuple[Plane, ...]:
 
 
 def measure_demand(
-    reader: Reader, bounds: NDArray[np.int64], axis: MassAxis, backend: Backend, settings: Settings
-) -> Demand:
-    """Return what the job takes, as far as memory depends on it."""
+    reader: Reader, bounds: NDArray[np.int64], axis: MassAxis, backend: Backend,
+    settings: Settings, slot_bytes: int,
+) -> Demand:  # fmt: skip
+    """Return what the job takes with buffers of `slot_bytes`, as far as memory depends on it."""
     acquisition = reader.acquisition
     rows = np.arange(acquisition.n_spectra)
     largest = int(np.argmax(acquisition.raw_bytes)) if len(rows) else 0
-    slot = max(SLOT_BYTES, reader.batch_bytes(largest, largest + 1) if len(rows) else 0)
+    slot = max(slot_bytes, reader.batch_bytes(largest, largest + 1) if len(rows) else 0)
     per_byte = acquisition.n_points / np.maximum(acquisition.raw_bytes, 1)
     points = 1 + min(int(slot * float(per_byte.max(initial=0.0))), int(acquisition.n_points.sum()))
     density = float((bounds / np.maximum(acquisition.n_points, 1)).max(initial=1.0))
@@ -205,6 +210,7 @@ def measure_demand(
         total_nonzeros=int(bounds.sum()),
         chunk=settings.storage_choice()[2],
         reader_bytes=acquisition.reader_bytes,
+        backend_bytes=backend.base_bytes,
     )
 
 
@@ -237,10 +243,42 @@ def check_grid(acquisition: Acquisition, budget: int) -> None:
         )
 
 
+def _fit(
+    demand: Callable[[int], Demand], preferred: int, bytes_per_value: float, *, workers: int,
+    budget: int, least_part: int,
+) -> tuple[Layout, Projection]:  # fmt: skip
+    """Return how to cut the work, and what it takes.
+
+    Fewer workers come before parts below `least_part`. Buffers have SLOT_BYTES or, where they
+    leave room for as many workers and most of a part, up to what is preferred.
+    """
+    least = demand(SLOT_BYTES)
+    kept = replace(least, largest_nonzeros=max(least.largest_nonzeros, least_part))
+    try:
+        layout, projection = fit_layout(kept, workers=workers, budget=budget)
+    except BudgetError:
+        layout, projection = fit_layout(least, workers=workers, budget=budget)
+    largest_part = bytes_per_value * layout.part_nonzeros
+    least_part = max(least_part, int(LEAST_SHARE * layout.part_nonzeros))
+    slot = preferred
+    while slot > layout.slot_bytes:
+        # No batch is larger than a part.
+        if slot // 2 < largest_part:
+            with suppress(BudgetError):
+                larger, takes = fit_layout(demand(slot), workers=layout.workers, budget=budget)
+                if larger.workers == layout.workers and larger.part_nonzeros >= least_part:
+                    return larger, takes
+        slot //= 2
+    return layout, projection
+
+
 def project(
-    reader: Reader, decision: AxisDecision, backend: Backend, settings: Settings
-) -> tuple[NDArray[np.int64], Layout, Projection]:
+    reader: Reader, decision: AxisDecision, backend: Backend, settings: Settings, *,
+    least_part: int = 0,
+) -> tuple[NDArray[np.int64], Layout, Projection]:  # fmt: skip
     """Return bounds on the non-zeros, how the work is cut, and what it takes.
+
+    Parts are of `least_part` values or more where memory allows that at all.
 
     Raises
     ------
@@ -251,22 +289,32 @@ def project(
     check_grid(reader.acquisition, budget)
     options = resample_options(settings, decision)
     bounds = nonzero_bounds(reader.acquisition, decision.axis, options, decision.representation)
-    demand = measure_demand(reader, bounds, decision.axis, backend, settings)
-    parted = with_mobility(reader)
+    acquisition = reader.acquisition
+    sizes, parted = bounds, with_mobility(reader)
     if parted is not None:
         # A second matrix of at most one value a peak, and of as many columns as there are cells.
-        bounds = bounds + reader.acquisition.n_points
-        cells = min(decision.axis.n_bins * parted[1].n_bins, int(reader.acquisition.n_points.sum()))
-        demand = replace(
-            demand, n_bins=demand.n_bins + cells, largest_nonzeros=int(bounds.max(initial=1)),
-            total_nonzeros=int(bounds.sum()),
+        sizes = bounds + acquisition.n_points
+
+    def demand(slot_bytes: int) -> Demand:
+        found = measure_demand(reader, bounds, decision.axis, backend, settings, slot_bytes)
+        if parted is None:
+            return found
+        cells = min(decision.axis.n_bins * parted[1].n_bins, int(acquisition.n_points.sum()))
+        return replace(
+            found, n_bins=found.n_bins + cells, largest_nonzeros=int(sizes.max(initial=1)),
+            total_nonzeros=int(sizes.sum()),
         )  # fmt: skip
+
+    per_value = float((acquisition.raw_bytes / np.maximum(sizes, 1)).max(initial=0.0))
     workers = settings.workers or default_workers()
     try:
-        layout, projection = fit_layout(demand, workers=workers, budget=budget)
+        layout, projection = _fit(
+            demand, backend.batch_bytes, per_value, workers=workers, budget=budget,
+            least_part=least_part,
+        )  # fmt: skip
     except BudgetError as error:
-        raise BudgetError(f"{error}{_largest(reader.acquisition)}") from error
-    return bounds, layout, projection
+        raise BudgetError(f"{error}{_largest(acquisition)}") from error
+    return sizes, layout, projection
 
 
 def _largest(acquisition: Acquisition) -> str:

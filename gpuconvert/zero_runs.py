@@ -12,7 +12,7 @@ same batches point by point, compiled.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,25 @@ def zero_roles(indptr: Ints, intensity: NDArray[Any]) -> Roles:
     inside = (first[owner] < place) & (place < last[owner])
     roles[(roles == KEPT) & zero & inside & (before | after)] = MARKED
     return roles
+
+
+class Stripped(NamedTuple):
+    """The points that stay when runs of zeros are stripped, spectrum after spectrum.
+
+    places : (n_kept,) int64, ascending
+    marked : (n_kept,) bool, those that are stored without their m/z
+    indptr : (n_spectra + 1,) int64; spectrum s owns kept points [indptr[s], indptr[s + 1])
+    """
+
+    places: Ints
+    marked: NDArray[np.bool_]
+    indptr: Ints
+
+
+def strip(indptr: Ints, roles: Roles) -> Stripped:
+    """Return the points that `zero_roles` does not drop."""
+    places = np.flatnonzero(roles != DROPPED)
+    return Stripped(places, roles[places] == MARKED, np.searchsorted(places, indptr))
 
 
 def second_median(values: Floats) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,19 @@ from gpuconvert.errors import BackendError, SettingsError
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch
+from gpuconvert.zero_runs import Stripped
 
 
 class Backend(Protocol):
-    """The verbs; safe to use from several threads at once."""
+    """The verbs; safe to use from several threads at once.
+
+    batch_bytes : size below which batches cost it time, in bytes; 0 where any will do
+    base_bytes : host memory that it takes whatever it is given
+    """
 
     name: str
+    batch_bytes: int
+    base_bytes: int
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""
@@ -30,6 +37,22 @@ class Backend(Protocol):
 
     def by_bin(self, block: CsrBlock, n_bins: int) -> CscBlock:
         """Sort the non-zeros of `block` by bin; rows keep their order within a bin."""
+        ...
+
+    def strip_zeros(
+        self, indptr: NDArray[np.int64], intensity: NDArray[Any], rows: NDArray[np.int64]
+    ) -> Stripped:
+        """Return which points stay, and are marked, by `zero_runs.zero_roles`.
+
+        Parameters
+        ----------
+        indptr
+            (n_spectra + 1,) int64; spectrum s owns points [indptr[s], indptr[s + 1]).
+        intensity
+            (n_points,) float32, float64, int32 or int64, contiguous.
+        rows
+            (n_spectra,) int64, what errors call the spectra.
+        """
         ...
 
     def peak_bytes(self, n_points: int, n_spectra: int, n_nonzeros: int, largest: int) -> MemoryUse:

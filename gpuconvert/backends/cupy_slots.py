@@ -17,7 +17,7 @@ import cupyx
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.backends.kernel_source import cubin_path, file_of_kernel, load_nvrtc
+from gpuconvert.backends.kernel_source import Nvrtc, cubin_path, file_of_kernel, load_nvrtc
 from gpuconvert.errors import BackendError
 from gpuconvert.stages import span
 
@@ -31,7 +31,8 @@ SLOTS_PER_DEVICE = 4
 """One copies in, one computes, one copies out, and one waits for its host."""
 
 SHARE = 0.8
-"""Of the free memory of a device; the rest is for the sort, the scan and other programs."""
+"""Of the free memory of a device; the rest is for the scan, for memory in unlike pieces and for
+other programs."""
 
 CONSTANTS = 4
 """Axes kept in a slot: a plan has one."""
@@ -65,6 +66,11 @@ def count_devices() -> int:
     if not found:
         raise BackendError("the driver finds no CUDA device; look at CUDA_VISIBLE_DEVICES")
     return found
+
+
+def find_nvrtc() -> Nvrtc:
+    """Return the compiler whose kernels the driver loads."""
+    return load_nvrtc(int(cp.cuda.runtime.driverGetVersion()) // 1000)
 
 
 def _version(number: int) -> str:
@@ -114,7 +120,7 @@ class CudaDevice:
         """Return a kernel of this device, compiled and loaded when first asked for."""
         with self._lock:
             if kernel not in self._functions:
-                path = cubin_path(file_of_kernel()[kernel], self.arch)
+                path = cubin_path(file_of_kernel()[kernel], self.arch, find_nvrtc)
                 try:
                     module = cp.RawModule(path=str(path))
                     self._functions[kernel] = module.get_function(kernel)
@@ -144,29 +150,41 @@ class CudaSlot:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Make device and stream those of the calling thread, and wait for all at the end."""
-        with self._device.current(), self._stream:
-            try:
-                yield
-            except BaseException:
-                # What went wrong first is what is told.
-                with suppress(BackendError):
-                    self._wait()
-                raise
-            self._wait()
+        first: BaseException | None = None
+        try:
+            with self._device.current(), self._stream:
+                try:
+                    yield
+                except BaseException as error:
+                    first = error
+                    with suppress(BackendError):
+                        self._wait()
+                    raise
+                self._wait()
+        except CudaErrors as error:
+            # A device that is lost fails even where it is left; what went wrong first is told.
+            if isinstance(first, BackendError):
+                raise first from first.__cause__
+            raise self._failure(error) from error
 
     @contextmanager
     def _starting(self, what: str) -> Iterator[None]:
         """Say what could not be started."""
         try:
             yield
-        except CudaErrors as error:
+        # Thrust has none of CUDA's own errors, not even where a kernel before it failed.
+        except RuntimeError as error:
             raise BackendError(f"{what} could not be started on {self.label}: {error}") from error
 
     def _wait(self) -> None:
         try:
             self._stream.synchronize()
         except CudaErrors as error:
-            raise BackendError(f"{self.label} failed at or before {self._last}: {error}") from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> BackendError:
+        """Return what a device says late: any kernel until now may be why."""
+        return BackendError(f"{self.label} failed at or before {self._last}: {error}")
 
     def release(self) -> None:
         """Give all device memory back."""
@@ -197,7 +215,8 @@ class CudaSlot:
             size = 1 << (needed - 1).bit_length()
             if self._held() + size > self.room:
                 raise MemoryError(f"{name} would take {size} bytes more")
-            block = self._memory[name] = cp.empty(size, np.uint8)
+            with self._starting(f"the allocation of {name}"):
+                block = self._memory[name] = cp.empty(size, np.uint8)
         return cp.ndarray(shape, dtype, memptr=block.data)
 
     def upload(self, name: str, values: NDArray[Any]) -> Any:  # noqa: ANN401 - of CuPy
@@ -206,7 +225,8 @@ class CudaSlot:
         if values.dtype == np.uint8:
             words = self._shaped(name, (-(-values.nbytes // 4),), np.dtype(np.uint32))
             # Kernels read bytes by words: what follows the last byte is set, and never shown.
-            words[-1:].fill(0)
+            with self._starting(f"the copy of {name}"):
+                words[-1:].fill(0)
             target = cp.ndarray(values.shape, values.dtype, memptr=words.data)
         else:
             target = self._shaped(name, values.shape, values.dtype)
@@ -222,8 +242,8 @@ class CudaSlot:
                 self._constants.pop(next(iter(self._constants)))
             if self._held() + values.nbytes > self.room:
                 raise MemoryError(f"{key.partition(' ')[0]} would take {values.nbytes} bytes more")
-            target = cp.empty(values.shape, values.dtype)
             with self._starting(f"the copy of {key.partition(' ')[0]}"):
+                target = cp.empty(values.shape, values.dtype)
                 target.set(np.ascontiguousarray(values), stream=self._stream)
             self._constants[key] = target
         return self._constants[key]
@@ -239,14 +259,25 @@ class CudaSlot:
             function((blocks,), (BLOCK_THREADS,), arguments)
 
     def scan(self, values: Any) -> Any:  # noqa: ANN401 - of CuPy
-        """Return the running sums of int64 `values`."""
-        sums = self.empty("sums", values.size, np.int64)
+        """Return the running sums of int64 `values`, which they replace."""
+        # cumsum would copy them first, by a kernel that CuPy compiles, and for which it needs
+        # headers of CUDA; this is what it calls then.
         with self._starting("the running sum"):
-            cp.cumsum(values, out=sums)
-        return sums
+            done = cp.cuda.cub.cub_scan(values, cp.cuda.cub.CUPY_CUB_CUMSUM)
+        if done is None:
+            raise BackendError(f"CuPy has no running sum of {values.size} {values.dtype} in place")
+        return done
 
     def sort(self, values: Any) -> None:  # noqa: ANN401 - of CuPy
-        """Sort uint64 `values` by a radix sort, which takes as much memory again."""
+        """Sort uint64 `values` by a radix sort, which takes as much memory again.
+
+        Raises
+        ------
+        MemoryError
+            Where that is more than the room, or the device has no more.
+        """
+        if self._held() + values.nbytes > self.room:
+            raise MemoryError(f"the sort would take {values.nbytes} bytes more")
         with self._starting("the sort by bin"):
             values.sort()
 
@@ -256,7 +287,7 @@ class CudaSlot:
         if self._outbox is None or self._outbox.nbytes < ends[-1]:
             self._outbox = None
             size = 1 << (max(int(ends[-1]), LEAST_OUTBOX) - 1).bit_length()
-            self._outbox = cupyx.empty_pinned(size, np.uint8)
+            self._outbox = pinned(size)
         slabs = []
         for each, begin in zip(values, [0, *ends[:-1]], strict=True):
             slab = self._outbox[begin : begin + each.nbytes].view(each.dtype).reshape(each.shape)
@@ -277,7 +308,13 @@ def pinned(n_bytes: int) -> NDArray[np.uint8]:
 
     CuPy keeps such memory and hands it out again, in powers of two.
     """
-    buffer: NDArray[np.uint8] = cupyx.empty_pinned(n_bytes, np.uint8)
+    try:
+        buffer: NDArray[np.uint8] = cupyx.empty_pinned(n_bytes, np.uint8)
+    except CudaErrors as error:
+        raise BackendError(
+            f"the host gives no {n_bytes} bytes of pinned memory: {error}; give a smaller "
+            "--memory or fewer --workers"
+        ) from error
     return buffer
 
 
@@ -293,16 +330,19 @@ def find_devices(numbers: tuple[int, ...]) -> list[CudaDevice]:
     missing = [number for number in numbers if number >= found]
     if missing:
         raise BackendError(f"there is no CUDA device {missing[0]}; the last one is {found - 1}")
-    load_nvrtc()
+    find_nvrtc()
     return [CudaDevice(number) for number in (numbers or range(found))]
 
 
 def open_slots(numbers: tuple[int, ...]) -> list[CudaSlot]:
     """Return the slots of these devices, the first of every device before the second of any."""
     devices = find_devices(numbers)
-    # Memory that a backend before this one gave back is free, whatever the driver says.
-    cp.get_default_memory_pool().free_all_blocks()
-    rooms = [int(device.memory()[0] * SHARE) // SLOTS_PER_DEVICE for device in devices]
+    rooms = []
+    for device in devices:
+        with device.current():
+            # What a backend before this one gave back is free, whatever the driver says.
+            cp.get_default_memory_pool().free_all_blocks()
+        rooms.append(int(device.memory()[0] * SHARE) // SLOTS_PER_DEVICE)
     slots = []
     for _ in range(SLOTS_PER_DEVICE):
         for device, room in zip(devices, rooms, strict=True):

@@ -1,8 +1,9 @@
 """The CUDA backend: batches go to the slots of the devices, and are cut where they do not fit.
 
-A slot is a stream with memory of its own. Whoever asks for a batch takes the slot that
-has waited longest and gives it back, so that copies and kernels of several threads, and
-several devices, overlap. Which numbers come out is the affair of `kernels/`.
+A slot is a stream with memory of its own. Whoever has a batch takes the slot that was
+given back last, and gives it back, so that copies and kernels of several threads, and
+several devices, overlap, and no more slots take memory than there are threads. Which
+numbers come out is the affair of `kernels/`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import importlib
 import importlib.util
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from gpuconvert.errors import BackendError
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, select
+from gpuconvert.zero_runs import Stripped
 
 HOST_POINT_BYTES = 40
 HOST_NONZERO_BYTES = 24
@@ -35,6 +37,15 @@ HOST_FIXED_BYTES = 1 << 17
 """Host memory of a batch: per point (to decode dtypes that the kernels do not), per non-zero
 (in the block, and in a pinned slab of up to twice its size), per spectrum, and whatever the
 batch."""
+
+BATCH_BYTES = 64 << 20
+"""Reckoned, not measured (benchmarks/gpu.py, section batches): a batch costs some ten launches
+and three waits, about 0.1 ms, and PCIe moves 8 MiB in 0.3 ms but 64 MiB in 2.5 ms."""
+
+LIBRARY_BYTES = 320 << 20
+CONTEXT_BYTES = 384 << 20
+"""Host memory of CuPy and NVRTC, and of the context of each device. Reckoned with care, not
+measured (benchmarks/gpu.py, section host): the files of the libraries are 140 and 120 MB."""
 
 DRIVER = "libcuda.so.1"
 NO_DRIVER = "no NVIDIA driver is loaded; install one, nvidia-smi then lists the devices"
@@ -64,6 +75,11 @@ class Slot(Queue, Protocol):
     def release(self) -> None:
         """Give all device memory back."""
         ...
+
+
+Found = TypeVar("Found")
+Work: TypeAlias = Callable[[Slot, RawBatch], Found]
+"""What is done with a batch on a slot."""
 
 
 def _load_driver() -> None:
@@ -102,6 +118,7 @@ class DeviceBackend:
     """
 
     name = "cuda"
+    batch_bytes = BATCH_BYTES
 
     def __init__(self, devices: Sequence[int] = (), *, slots: Sequence[Slot] | None = None) -> None:
         self._new_buffer: Callable[[int], NDArray[np.uint8]] = _new_pageable
@@ -109,8 +126,10 @@ class DeviceBackend:
             library = _library()
             slots = library.open_slots(tuple(devices))
             self._new_buffer = library.pinned
-        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-        for slot in slots:
+        n_devices = len({slot.label for slot in slots})
+        self.base_bytes = LIBRARY_BYTES + CONTEXT_BYTES * n_devices
+        self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
+        for slot in reversed(slots):
             self._free.put(slot)
 
     @contextmanager
@@ -122,17 +141,26 @@ class DeviceBackend:
         finally:
             self._free.put(slot)
 
-    def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
-        """Decode the spectra of `batch` and put them on `axis`."""
+    def _in_parts(
+        self, batch: RawBatch, too_large: Callable[[RawBatch, int], bool], work: Work[Found]
+    ) -> list[Found]:
+        """Return what `work` makes of a batch, cut until no part is too large for the room."""
+        found: list[Found] = []
+        waiting = [batch]
         with self._slot() as slot:
-            blocks: list[CsrBlock] = []
-            waiting = [batch]
             while waiting:
                 part = waiting.pop()
-                if _is_too_large(part, slot.room):
+                if too_large(part, slot.room):
                     waiting += reversed(_halves(part, slot))
                 else:
-                    blocks += _twice(slot, part, axis, options)
+                    found += _twice(slot, part, work)
+        return found
+
+    def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
+        """Decode the spectra of `batch` and put them on `axis`."""
+        blocks = self._in_parts(
+            batch, _is_too_large, lambda slot, part: launches.resample(slot, part, axis, options)
+        )
         return blocks[0] if len(blocks) == 1 else join_blocks(blocks, batch.rows)
 
     def by_bin(self, block: CsrBlock, n_bins: int) -> CscBlock:
@@ -141,10 +169,9 @@ class DeviceBackend:
             # Arrays grow by powers of two: what is asked for may take twice its bytes.
             room = (slot.room // 2 - launches.BIN_BYTES * n_bins) // launches.SORT_BYTES
             pieces = -(-len(block.data) // max(room, 1))
-            try:
+            with suppress(MemoryError):
                 return _sorted(slot, block, n_bins, pieces)
-            except MemoryError:
-                slot.release()
+            slot.release()
             try:
                 return _sorted(slot, block, n_bins, 2 * pieces)
             except MemoryError as error:
@@ -152,6 +179,18 @@ class DeviceBackend:
                     f"{slot.label} has too little memory to sort {len(block.data)} values in "
                     f"{2 * pieces} pieces: {error}; {REMEDY}"
                 ) from error
+
+    def strip_zeros(
+        self, indptr: NDArray[np.int64], intensity: NDArray[Any], rows: NDArray[np.int64]
+    ) -> Stripped:
+        """Return which points stay, and are marked, by `zero_runs.zero_roles`."""
+        at, dtype = indptr[:-1] * intensity.itemsize, intensity.dtype
+        # A batch whose only arrays are intensities: it is cut, and named, like any other.
+        batch = RawBatch(
+            intensity.view(np.uint8), at, at, np.diff(indptr), dtype, dtype, rows
+        )  # fmt: skip
+        parts = self._in_parts(batch, _is_too_large_to_strip, _stripped)
+        return parts[0][1] if len(parts) == 1 else _join_stripped(parts)
 
     def peak_bytes(
         self, n_points: int, n_spectra: int, n_nonzeros: int, largest: int  # noqa: ARG002
@@ -202,14 +241,42 @@ def _device_bytes(batch: RawBatch) -> int:
     return 2 * own
 
 
-def _twice(slot: Slot, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> list[CsrBlock]:
-    """Return the batch resampled at once or, where memory does not suffice, in two halves."""
+def _is_too_large_to_strip(batch: RawBatch, room: int) -> bool:
+    """Return whether a batch of intensities cannot go to a device of so much memory at once."""
+    points, spectra = int(batch.n_points.sum()), len(batch.rows)
+    own = launches.ZERO_POINT_BYTES * points + launches.SPECTRUM_BYTES * spectra
+    return 2 * own > room or points > MOST_POINTS
+
+
+def _stripped(slot: Slot, batch: RawBatch) -> tuple[int, Stripped]:
+    """Return the number of points of a batch of intensities, and which of them stay."""
+    indptr = np.zeros(len(batch.rows) + 1, np.int64)
+    np.cumsum(batch.n_points, out=indptr[1:])
+    values = batch.raw.view(batch.intensity_dtype)
+    return len(values), launches.strip_zeros(slot, indptr, values)
+
+
+def _join_stripped(parts: list[tuple[int, Stripped]]) -> Stripped:
+    """Return the points that stay of consecutive parts, each with its number of points."""
+    begins = np.cumsum([0, *(n_points for n_points, _ in parts)])
+    kept = np.concatenate([[0], *(np.diff(found.indptr) for _, found in parts)])
+    return Stripped(
+        np.concatenate(
+            [found.places + begin for begin, (_, found) in zip(begins[:-1], parts, strict=True)]
+        ),
+        np.concatenate([found.marked for _, found in parts]),
+        np.cumsum(kept),
+    )
+
+
+def _twice(slot: Slot, batch: RawBatch, work: Work[Found]) -> list[Found]:
+    """Return what `work` makes of a batch or, where memory does not suffice, of its halves."""
+    with suppress(MemoryError):
+        return [_named(slot, batch, work)]
+    # Not before the error is gone, which holds on to the arrays of where it was raised.
+    slot.release()
     try:
-        return [_named(slot, batch, axis, options)]
-    except MemoryError:
-        slot.release()
-    try:
-        return [_named(slot, half, axis, options) for half in _halves(batch, slot)]
+        return [_named(slot, half, work) for half in _halves(batch, slot)]
     except MemoryError as error:
         raise BackendError(
             f"{slot.label} has too little memory for {_words(batch)}, even in two halves: {error}; "
@@ -217,10 +284,10 @@ def _twice(slot: Slot, batch: RawBatch, axis: MassAxis, options: ResampleOptions
         ) from error
 
 
-def _named(slot: Slot, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
-    """Return the batch resampled; an error of the device says which batch it was."""
+def _named(slot: Slot, batch: RawBatch, work: Work[Found]) -> Found:
+    """Return what `work` makes of a batch; an error of the device says which batch it was."""
     try:
-        return launches.resample(slot, batch, axis, options)
+        return work(slot, batch)
     except BackendError as error:
         raise BackendError(f"{_words(batch)}: {error}") from error
 

@@ -22,12 +22,12 @@ Longs = NDArray[np.int64]
 STRETCH = 64
 """Samples that a thread looks at: most of a profile is empty."""
 
-SAMPLE_BYTES = 16 / STRETCH
-PEAK_BYTES = 8 + 8 + 8 + 8
+SAMPLE_BYTES = 8 / STRETCH
+PEAK_BYTES = 8 + 8 + 8
 SCAN_BYTES = 8 + 8 + 1
 FRAME_BYTES = 7 * 8
-"""Device memory beside that of the points: per sample (what a stretch holds, its sum); per peak
-of scans (step or point, its sum, key, the sort's own); per scan; per frame."""
+"""Device memory beside that of the points: per sample (what a stretch holds); per peak of
+scans (step or point, key, the sort's own); per scan; per frame."""
 
 MOST_POINT_BYTES = POINT_BYTES + PEAK_BYTES
 """Device memory that a point takes at most to be unpacked."""

@@ -7,6 +7,8 @@ adds one after the other, as the definition asks; ``numpy.sum`` adds in pairs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +37,7 @@ from gpuconvert.spectra import (
     select,
     unpack,
 )
+from gpuconvert.zero_runs import Stripped, strip, zero_roles
 
 SLICE_POINTS = 1 << 15
 """Points that are resampled at once: their columns stay in the second-level cache."""
@@ -51,6 +54,8 @@ class HostBackend:
     """Resamples with NumPy alone."""
 
     name = "numpy"
+    batch_bytes = 0
+    base_bytes = 0
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""
@@ -73,6 +78,10 @@ class HostBackend:
         first = np.flatnonzero(find_starts(indices))
         indptr = np.append(first, len(indices)).astype(np.int64)
         return CscBlock(indices[first], indptr, rows[order], block.data[order])
+
+    def strip_zeros(self, indptr: Ints, intensity: NDArray[Any], rows: Ints) -> Stripped:  # noqa: ARG002
+        """Return which points stay, and are marked, by `zero_runs.zero_roles`."""
+        return strip(indptr, zero_roles(indptr, intensity))
 
     def peak_bytes(
         self, n_points: int, n_spectra: int, n_nonzeros: int, largest: int  # noqa: ARG002

@@ -25,6 +25,8 @@ from gpuconvert.backends.walk_types import (
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions, precision
 from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, decode, from_ragged, unpack
+from gpuconvert.zero_runs import Ints, Stripped, strip
+from gpuconvert.zero_walk import zero_roles
 
 METHOD_CODES = {"pchip": PCHIP, "linear": LINEAR, "nearest": NEAREST}
 
@@ -45,6 +47,8 @@ class JitBackend:
     """Resamples on the CPU, one spectrum after the other."""
 
     name = "cpu"
+    batch_bytes = 0
+    base_bytes = 0
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""
@@ -81,6 +85,10 @@ class JitBackend:
             block.rows, block.indptr, block.indices, bits, n_bins, shift
         )
         return CscBlock(filled, indptr, rows, bits.view(np.float32))
+
+    def strip_zeros(self, indptr: Ints, intensity: NDArray[Any], rows: Ints) -> Stripped:  # noqa: ARG002
+        """Return which points stay, and are marked, by `zero_runs.zero_roles`."""
+        return strip(indptr, zero_roles(indptr, intensity))
 
     def peak_bytes(self, n_points: int, n_spectra: int, n_nonzeros: int, largest: int) -> MemoryUse:
         """Return the memory that resampling such a batch takes at its peak."""

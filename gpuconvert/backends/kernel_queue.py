@@ -35,7 +35,7 @@ class Queue(Protocol):
         ...
 
     def scan(self, values: Array) -> Array:
-        """Return the running sums of int64 `values`."""
+        """Return the running sums of int64 `values`, which they replace."""
         ...
 
     def sort(self, values: Array) -> None:

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 import re
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,17 +89,17 @@ def read_resources(log: str) -> dict[str, Resources]:
     return found
 
 
-def _installed_library() -> Path | None:
-    """Return the NVRTC that a Python package of NVIDIA brought, if one did."""
+def _installed_libraries() -> list[Path]:
+    """Return each NVRTC that a Python package of NVIDIA brought."""
+    found = []
     for package in PACKAGES:
         try:
             files = distribution(package).files or []
         except PackageNotFoundError:
             continue
-        for file in files:
-            if re.fullmatch(r"libnvrtc\.so\.\d+", file.name):
-                return Path(str(file.locate()))
-    return None
+        names = (file for file in files if re.fullmatch(r"libnvrtc\.so\.\d+", file.name))
+        found += [Path(str(file.locate())) for file in names]
+    return found
 
 
 class Nvrtc:
@@ -158,22 +159,28 @@ class Nvrtc:
 
 
 @cache
-def load_nvrtc() -> Nvrtc:
+def load_nvrtc(newest: int = sys.maxsize) -> Nvrtc:
     """Return NVRTC from its Python package, else from the system.
+
+    A driver of CUDA 12 does not load what NVRTC 13 compiles: `newest` is the major version
+    that may be.
 
     Raises
     ------
     BackendError
         Where there is none, with the command that installs it.
     """
-    installed = _installed_library()
-    for candidate in (*([str(installed)] if installed else []), *LIBRARIES):
+    reason = "is not installed"
+    for candidate in (*map(str, _installed_libraries()), *LIBRARIES):
         try:
-            return Nvrtc(ctypes.CDLL(candidate))
+            found = Nvrtc(ctypes.CDLL(candidate))
         except OSError:
             continue
+        if found.version[0] <= newest:
+            return found
+        reason = f"is for CUDA {found.version[0]}, the driver for {newest}"
     raise BackendError(
-        "the compiler NVRTC is not installed; pip install nvidia-cuda-nvrtc "
+        f"the compiler NVRTC {reason}; pip install nvidia-cuda-nvrtc "
         "(nvidia-cuda-nvrtc-cu12 for CUDA 12)"
     )
 

@@ -24,6 +24,7 @@ from gpuconvert.spectra import (
     decode,
     from_ragged,
 )
+from gpuconvert.zero_runs import Stripped
 
 STORED_CODES = {"f4": 0, "f8": 1, "i4": 2, "i8": 3}
 """How `raw.cuh` calls the dtypes it reads; others are read on the host."""
@@ -42,15 +43,17 @@ PROBLEM = np.dtype(
 )  # fmt: skip
 """The layout of `Problem` in `problem.cuh`."""
 
-POINT_BYTES = 4 + 8 + 8 + 8 + 1 + 8 + 8 + 8 + 4 + 4 + 8 + 8
+POINT_BYTES = 4 + 8 + 8 + 8 + 1 + 8 + 8 + 8 + 4 + 4 + 8
 """Device memory per point: owner, mz, intensity, position, fault, count, left, right, first,
-last, kept, their sums."""
+last, kept."""
 NONZERO_BYTES = 4 + 4
 SPECTRUM_BYTES = 8 + 8 + 8 + 8 + 8 + 8 + 8 + 1
 SORT_BYTES = 4 + 4 + 8 + 8 + 4 + 4
 """Device memory per non-zero of `by_bin`: bin, value, key, the sort's own, row, value."""
 
 
+ZERO_POINT_BYTES = 8 + 8 + 8 + 1
+"""Device memory per point of `strip_zeros`: intensity, kept, place, mark."""
 BIN_BYTES = 8
 """Device memory per bin of `by_bin`: where it begins."""
 
@@ -283,47 +286,41 @@ def by_bin(queue: Queue, block: CsrBlock, n_bins: int) -> CscBlock:
     return CscBlock(filled.astype(np.int32), starts, to_rows, to_data)
 
 
-def strip_zero_runs(
-    queue: Queue, intensity: NDArray[np.float64], offset: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which points stay when runs of zeros keep their ends only.
+def strip_zeros(queue: Queue, indptr: NDArray[np.int64], intensity: NDArray[Any]) -> Stripped:
+    """Return which points stay, and are marked, by `zero_runs.zero_roles`.
 
     Parameters
     ----------
+    indptr
+        (n_spectra + 1,) int64; spectrum s owns points [indptr[s], indptr[s + 1]).
     intensity
-        (n_points,) float64, spectrum after spectrum.
-    offset
-        (n_spectra + 1,) int64; spectrum s owns points [offset[s], offset[s + 1]).
-
-    Returns
-    -------
-    places : (n_kept,) int64, ascending
-    null : (n_kept,) bool, the two ends of a run of zeros between two points that are not zero
-    indptr : (n_spectra + 1,) int64, where each spectrum begins in both
+        (n_points,) of a dtype in STORED_CODES.
     """
-    n_points, n_spectra = len(intensity), len(offset) - 1
+    n_points, n_spectra = len(intensity), len(indptr) - 1
     if not n_points:
-        return np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(n_spectra + 1, np.int64)
-    owners = np.repeat(np.arange(n_spectra, dtype=np.int32), np.diff(offset))
-    n = np.int64(n_points)
-    given = (
-        queue.upload("offset", offset), n, queue.upload("owner", owners),
-        queue.upload("intensity", intensity),
-    )  # fmt: skip
+        return Stripped(np.zeros(0, np.int64), np.zeros(0, bool), np.zeros_like(indptr))
+    n, code = np.int64(n_points), np.int32(STORED_CODES[intensity.dtype.str[1:]])
+    with queue.span("h2d"):
+        bounds = queue.upload("offset", indptr), np.int64(n_spectra)
+        values = queue.upload("raw", intensity.view(np.uint8)), code
     first = queue.empty("mz_at", n_spectra, np.int64)
     last = queue.empty("intensity_at", n_spectra, np.int64)
     kept = queue.empty("kept", n_points + 1, np.int64)
-    indptr = queue.empty("indptr", n_spectra + 1, np.int64)
-    queue.launch("find_nonzeros", n_spectra, given[0], np.int64(n_spectra), given[3], first, last)
-    queue.launch("count_zero_runs", n_points, *given, kept)
-    kept = queue.scan(kept)
-    queue.launch("row_pointers", n_spectra + 1, given[0], np.int64(n_spectra), kept, indptr)
-    (begins,) = queue.download(indptr)
-    places = queue.empty("places", int(begins[-1]), np.int64)
-    null = queue.empty("fault", int(begins[-1]), np.uint8)
-    queue.launch("emit_zero_runs", n_points, *given[1:], first, last, kept, places, null)
-    kept_places, marks = queue.download(places, null)
-    return kept_places, marks.astype(bool), begins
+    begins = queue.empty("indptr", n_spectra + 1, np.int64)
+    with queue.span("zero_runs"):
+        queue.launch("find_nonzeros", n_spectra, *bounds, *values, first, last)
+        queue.launch("count_zero_runs", n_points, *bounds, n, *values, kept)
+        kept = queue.scan(kept)
+        queue.launch("row_pointers", n_spectra + 1, *bounds, kept, begins)
+        (rows_begin,) = queue.download(begins)
+        places = queue.empty("places", int(rows_begin[-1]), np.int64)
+        null = queue.empty("fault", int(rows_begin[-1]), np.uint8)
+        queue.launch(
+            "emit_zero_runs", n_points, *bounds, n, *values, first, last, kept, places, null
+        )
+    with queue.span("d2h"):
+        found, marked = queue.download(places, null)
+    return Stripped(found, marked.view(bool), rows_begin)
 
 
 def halve_image(queue: Queue, image: NDArray[Any]) -> NDArray[Any]:

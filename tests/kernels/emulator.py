@@ -138,8 +138,8 @@ class EmulatedQueue:
         run_kernel(kernel, grid, arguments)
 
     def scan(self, values):
-        """Return the running sums."""
-        return np.cumsum(values)
+        """Return the running sums, in place of `values`."""
+        return np.cumsum(values, out=values)
 
     def sort(self, values):
         """Sort `values`."""
@@ -177,16 +177,12 @@ class KeptQueue(EmulatedQueue):
         kept[:] = sent
         return kept
 
-    def scan(self, values):
-        """Return the running sums, in the one memory for them."""
-        sums = self.empty("sums", len(values), np.int64)
-        return np.cumsum(values, out=sums)
-
 
 class EmulatedBackend:
     """The kernels behind the verbs of a backend."""
 
     name = "emulated"
+    batch_bytes = base_bytes = 0
 
     def resample(self, batch, axis, options):
         """Resample with the kernels."""
@@ -195,6 +191,10 @@ class EmulatedBackend:
     def by_bin(self, block, n_bins):
         """Sort with the kernels."""
         return launches.by_bin(EmulatedQueue(), block, n_bins)
+
+    def strip_zeros(self, indptr, intensity, rows):
+        """Strip with the kernels."""
+        return launches.strip_zeros(EmulatedQueue(), indptr, intensity)
 
     def peak_bytes(self, n_points, n_spectra, n_nonzeros, largest):
         """Return nothing: memory is the device's affair."""

@@ -1,4 +1,4 @@
-"""The slow, obvious versions of what only the kernels compute."""
+"""The slow, obvious versions of what the kernels compute beside resampling."""
 
 from fractions import Fraction
 

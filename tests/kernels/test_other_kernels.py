@@ -1,6 +1,5 @@
-"""Zero runs, images and sorting: the kernels that no backend test reaches."""
+"""Zero runs, images and sorting: the kernels that resampling does not reach."""
 
-import json
 import shutil
 
 import numpy as np
@@ -9,69 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from gpuconvert.backends.launches import by_bin, halve_image, strip_zero_runs
+from gpuconvert.backends.launches import by_bin, halve_image
 from gpuconvert.spectra import CsrBlock
-from gpuconvert.zero_runs import DROPPED, MARKED
-from gpuconvert.zero_walk import zero_roles
-from tests.kernels.emulator import EmulatedQueue
-from tests.kernels.slow import half, null_mask, strip
+from tests.kernels.emulator import EmulatedBackend, EmulatedQueue
+from tests.kernels.slow import half
+from tests.property.test_strip_zeros import (  # noqa: F401 - run here on the emulated backend
+    test_marks_come_in_pairs_inside_a_spectrum,
+    test_spectra_of_nothing_but_zeros_leave_nothing,
+    test_zero_runs_are_stripped_and_marked_as_in_two_steps,
+    test_zero_runs_of_the_published_cases,
+)
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
 
-# Minus zero is zero; what is no number, the smallest number and negative ones are not.
-INTENSITIES = st.sampled_from([0.0, 0.0, 0.0, 0.0, -0.0, 1.0, 7.5, 5e-324, -1.0, float("nan")])
 
-
-def stripped(spectra):
-    """Return (kept places, null mask) per spectrum, by the kernels."""
-    offset = np.cumsum([0, *map(len, spectra)]).astype(np.int64)
-    flat = np.array([value for spectrum in spectra for value in spectrum], np.float64)
-    places, null, indptr = strip_zero_runs(EmulatedQueue(), flat, offset)
-    assert null.dtype == bool
-    return [
-        ((places[begin:end] - offset[s]).tolist(), null[begin:end].tolist())
-        for s, (begin, end) in enumerate(zip(indptr[:-1], indptr[1:], strict=True))
-    ]
-
-
-@given(spectra=st.lists(st.lists(INTENSITIES, max_size=14), max_size=6))
-def test_zero_runs_are_stripped_and_marked_as_in_two_steps(spectra):
-    wanted = []
-    for spectrum in spectra:
-        kept = strip(spectrum)
-        wanted.append((kept, null_mask([spectrum[i] for i in kept])))
-    assert stripped(spectra) == wanted
-
-
-@given(spectra=st.lists(st.lists(INTENSITIES, max_size=14), max_size=6))
-def test_kernels_and_the_walk_of_the_processor_agree(spectra):
-    indptr = np.cumsum([0, *map(len, spectra)]).astype(np.int64)
-    flat = np.array([value for spectrum in spectra for value in spectrum], np.float64)
-    roles = zero_roles(indptr, flat)
-    for s, (kept, null) in enumerate(stripped(spectra)):
-        own = roles[indptr[s] : indptr[s + 1]]
-        assert np.flatnonzero(own != DROPPED).tolist() == kept
-        assert (own[own != DROPPED] == MARKED).tolist() == null
-
-
-@given(spectrum=st.lists(INTENSITIES, max_size=40))
-def test_nulls_come_in_pairs_inside_a_spectrum(spectrum):
-    ((_, null),) = stripped([spectrum])
-    runs = "".join("x" if bit else "." for bit in null).split(".")
-    assert {len(run) for run in runs} <= {0, 2}
-    assert not null or not (null[0] or null[-1])
-
-
-@pytest.mark.real_data
-def test_zero_runs_of_the_published_cases(shared_data):
-    cases = json.loads((shared_data / "mzpeak" / "vectors.json").read_text())["strip_and_mask"]
-    intensities = [
-        [float("nan") if value is None else float(value) for value in case["intensity"]]
-        for case in cases
-    ]
-    for case, (kept, null) in zip(cases, stripped(intensities), strict=True):
-        assert kept == case["kept_indices"], case["name"]
-        assert null == case["pair_mask_after_strip"], case["name"]
+@pytest.fixture(scope="module")
+def backend():
+    """The emulated backend, for the tests of all backends."""
+    return EmulatedBackend()
 
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7))

@@ -31,6 +31,10 @@ class CudaError(RuntimeError):
     """What both interfaces of CUDA raise."""
 
 
+class OutOfMemoryError(MemoryError):
+    """What CuPy raises where the device has no more."""
+
+
 class Pointer:
     """Where an array lies."""
 
@@ -70,13 +74,14 @@ class Machine:
     """What CuPy finds: drivers, devices and their memory."""
 
     driver, runtime, count = 13020, 13020, 2
-    broken = None
+    broken, full = None, False
 
     def __init__(self):
         self.allocated = []
         self.freed = 0
         self.launched = []
         self.pinned = []
+        self.compilers = []
 
     def get_count(self):
         if self.driver < self.runtime:
@@ -99,11 +104,22 @@ class Machine:
 
         return call
 
+    def leave(self):
+        if self.broken == "stream":
+            raise CudaError("cudaErrorIllegalAddress: an error of an earlier launch")
+
     def synchronize(self):
         if self.broken == "stream":
             raise CudaError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
+    def scan(self, values, kind):
+        """Like CUB's, in place, with memory of its own; None where it counts in too few bits."""
+        assert kind == 5
+        return np.cumsum(values, out=values) if len(values) < 2**31 else None
+
     def empty_pinned(self, size, dtype):
+        if self.full:
+            raise CudaError("cudaErrorMemoryAllocation: out of memory")
         self.pinned.append(size)
         return np.full(size, 0xC3, np.uint8).view(dtype)
 
@@ -111,7 +127,7 @@ class Machine:
         """Return the stand-ins for cupy and cupyx."""
         kind = type("Device", (), {
             "__init__": lambda self, number: None, "__enter__": lambda self: self,
-            "__exit__": lambda self, *_: None, "compute_capability": "90",
+            "__exit__": lambda *_: self.leave(), "compute_capability": "90",
             "pci_bus_id": "0000:1B:00.0",
         })  # fmt: skip
         stream = type("Stream", (), {
@@ -128,7 +144,7 @@ class Machine:
                 getDeviceProperties=lambda _: {"name": b"Standin", "multiProcessorCount": 2},
             ),
             driver=SimpleNamespace(CUDADriverError=CudaError), Device=kind, Stream=stream,
-            Event=Event,
+            Event=Event, cub=SimpleNamespace(CUPY_CUB_CUMSUM=5, cub_scan=self.scan),
             get_elapsed_time=lambda first, second: 1000 * (second.seconds - first.seconds),
         )  # fmt: skip
         cupy.empty = self.empty
@@ -138,7 +154,6 @@ class Machine:
             .reshape(shape)
             .view(Array)
         )
-        cupy.cumsum = lambda values, out: np.cumsum(values, out=out)
         cupy.RawModule = lambda path: SimpleNamespace(get_function=self.function)
         cupy.get_default_memory_pool = lambda: SimpleNamespace(
             free_all_blocks=lambda: setattr(self, "freed", self.freed + 1)
@@ -155,8 +170,8 @@ def machine(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.delitem(sys.modules, NAME, raising=False)
     made.slots = importlib.import_module(NAME)
-    monkeypatch.setattr(made.slots, "load_nvrtc", lambda: None)
-    monkeypatch.setattr(made.slots, "cubin_path", lambda name, arch: tmp_path / name)
+    monkeypatch.setattr(made.slots, "load_nvrtc", made.compilers.append)
+    monkeypatch.setattr(made.slots, "cubin_path", lambda name, *_: tmp_path / name)
     monkeypatch.setattr(made.slots, "PCI_FOLDER", tmp_path)
     monkeypatch.setattr(device, "_load_driver", lambda: None)
     yield made
@@ -187,7 +202,8 @@ def test_a_number_without_a_device_is_refused(machine):
 
 
 def test_a_missing_compiler_is_found_out_at_once(machine, monkeypatch):
-    def missing():
+    def missing(newest):
+        assert newest == 13
         raise BackendError("the compiler NVRTC is not installed")
 
     monkeypatch.setattr(machine.slots, "load_nvrtc", missing)
@@ -236,6 +252,11 @@ def test_memory_is_kept_between_batches_and_nothing_of_the_one_before_shows(mach
         sorted_, wanted = (each.by_bin(found, AXIS.n_bins) for each in (backend, HostBackend()))
         assert sorted_.rows.tolist() == wanted.rows.tolist()
         assert sorted_.data.tolist() == wanted.data.tolist()
+        profile = np.repeat(found.data > 0, 3).astype(np.float32)
+        bounds, rows = np.array([0, len(profile)]), np.zeros(1, np.int64)
+        stays, wanted = (b.strip_zeros(bounds, profile, rows) for b in (backend, HostBackend()))
+        assert stays.places.tolist() == wanted.places.tolist()
+        assert stays.marked.tolist() == wanted.marked.tolist()
         taken.append(len(machine.allocated))
     # The last third of the batches goes through slots that have seen them all.
     assert taken[-1] == taken[-7]
@@ -258,6 +279,91 @@ def test_a_slot_refuses_what_is_beyond_its_room(machine):
         slot.release()
         assert machine.freed == 2
         slot.empty("b", 300, np.float64)
+
+
+def test_a_sort_counts_the_memory_of_its_own(machine):
+    slot = machine.slots.open_slots((0,))[0]
+    with slot.running():
+        keys = slot.empty("key", 512, np.uint64)
+        keys[:] = np.arange(512)[::-1]
+        slot.room = 8191
+        with pytest.raises(MemoryError, match="the sort would take 4096 bytes more"):
+            slot.sort(keys)
+        slot.room = 8192
+        slot.sort(keys)
+    assert keys.tolist() == list(range(512))
+
+
+def running_out(times, call):
+    """What runs out of memory so often, as CuPy says it, before it does as `call`."""
+    left = [times]
+
+    def called(*arguments):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OutOfMemoryError("Out of memory allocating 1,024 bytes")
+        return call(*arguments)
+
+    return called
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
+def test_a_scan_or_a_sort_that_runs_out_of_memory_is_tried_smaller_and_then_named(
+    machine, monkeypatch
+):
+    batch, backend = pack(peaks(5, 6, 300)), DeviceBackend((0,))
+    wanted = HostBackend().resample(batch, AXIS, OPTIONS)
+    cub, scan = machine.slots.cp.cuda.cub, machine.scan
+    monkeypatch.setattr(cub, "cub_scan", running_out(1, scan))
+    found = backend.resample(batch, AXIS, OPTIONS)
+    assert blocks_are_equal(found, wanted)
+    monkeypatch.setattr(cub, "cub_scan", running_out(2, scan))
+    with pytest.raises(BackendError, match=r"rows 0 to 5 .*, even in two halves: Out of memory al"):
+        backend.resample(batch, AXIS, OPTIONS)
+    sort = np.ndarray.sort
+    monkeypatch.setattr(Array, "sort", running_out(1, sort), raising=False)
+    sorted_, wanted = (each.by_bin(found, AXIS.n_bins) for each in (backend, HostBackend()))
+    assert sorted_.rows.tolist() == wanted.rows.tolist()
+    assert sorted_.data.tolist() == wanted.data.tolist()
+    monkeypatch.setattr(Array, "sort", running_out(2, sort), raising=False)
+    with pytest.raises(BackendError, match=r"to sort \d+ values in 2 pieces: Out of memory alloc"):
+        backend.by_bin(found, AXIS.n_bins)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
+def test_what_a_library_of_cuda_says_is_told(machine, monkeypatch):
+    backend = DeviceBackend((0,))
+    block = backend.resample(pack(peaks(5, 6, 300)), AXIS, OPTIONS)
+
+    def failing(self):
+        raise RuntimeError("radix_sort: failed on 1st step: cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(Array, "sort", failing, raising=False)
+    match = r"the sort by bin could not be started on device 0 \(Standin\): radix_sort: failed"
+    with pytest.raises(BackendError, match=match):
+        backend.by_bin(block, AXIS.n_bins)
+    monkeypatch.setattr(machine.slots.cp.cuda.cub, "cub_scan", lambda *_: None)
+    with pytest.raises(BackendError, match="has no running sum of 151 int64 in place"):
+        backend.resample(pack([(np.linspace(100, 101, 150), np.ones(150))]), AXIS, OPTIONS)
+
+
+def test_a_host_without_pinned_memory_is_told(machine):
+    machine.full = True
+    match = "the host gives no 1000 bytes of pinned memory: cudaErrorMemoryAllocation.*--workers"
+    with pytest.raises(BackendError, match=match):
+        machine.slots.pinned(1000)
+
+
+def test_a_device_lost_between_launches_is_told(machine, monkeypatch):
+    slot = machine.slots.open_slots((0,))[0]
+
+    def lost(shape, dtype):
+        raise CudaError("cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(machine.slots.cp, "empty", lost)
+    match = r"the allocation of owner could not be started on device 0 \(Standin\): cudaErrorIll"
+    with pytest.raises(BackendError, match=match), slot.running():
+        slot.empty("owner", 3, np.int32)
 
 
 def test_few_axes_are_kept(machine):

@@ -65,7 +65,7 @@ class Slot(EmulatedQueue):
     def empty(self, name, n, dtype):
         if name == "owner":
             self.points.append(n)
-        if name in {"indices", "key"} and self.refuse:
+        if name in {"indices", "key", "places"} and self.refuse:
             self.refuse -= 1
             raise MemoryError(f"{name} would take {n} bytes more")
         return super().empty(name, n, dtype)
@@ -156,9 +156,6 @@ class Counting(Slot):
 
     def upload(self, name, values):
         return self.kept(name, super().upload(name, values))
-
-    def scan(self, values):
-        return self.kept("sums", super().scan(values))
 
     def sort(self, values):
         super().sort(self.kept("sort", values))
@@ -253,6 +250,20 @@ def test_a_slot_serves_one_thread_at_a_time_and_all_slots_serve():
 
 
 @needs_compiler
+def test_one_thread_works_with_one_slot_and_two_with_two_devices():
+    slots = [Slot(), Slot(), Slot()]
+    backend = DeviceBackend(slots=slots)
+    batch = pack(peaks(1, 2, 100))
+    for _ in range(3):
+        backend.resample(batch, AXIS, OPTIONS)
+    assert [len(slot.points) for slot in slots] == [3, 0, 0]
+    with backend._slot() as first:
+        backend.resample(batch, AXIS, OPTIONS)
+    assert first is slots[0]
+    assert [len(slot.points) for slot in slots] == [3, 1, 0]
+
+
+@needs_compiler
 def test_who_finds_no_slot_waits_for_one():
     slot = Slot()
     backend = DeviceBackend(slots=[slot])
@@ -287,6 +298,50 @@ def test_a_sort_that_runs_out_of_memory_is_tried_once_more_and_then_named():
     match = r"too little memory to sort \d+ values in 2 pieces: key would take"
     with pytest.raises(BackendError, match=match):
         DeviceBackend(slots=[Slot(refuse=9)]).by_bin(block, 50)
+
+
+def profiles(lengths, seed=2):
+    """Profiles with runs of zeros: bounds, float32 counts, and numbers of rows."""
+    random = np.random.default_rng(seed)
+    counts = random.integers(0, 3, sum(lengths)) // 2
+    return np.cumsum([0, *lengths]), counts.astype(np.float32), 3 * np.arange(len(lengths)) + 40
+
+
+LENGTHS = (0, 300, 1, 7, 500, 0, 0, 80, 31, 0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("points", [919, 600, 510])
+def test_profiles_beyond_the_memory_are_cut_and_put_together(points):
+    given = profiles(LENGTHS)
+    slot = Slot(2 * (launches.ZERO_POINT_BYTES * points + launches.SPECTRUM_BYTES * len(LENGTHS)))
+    found = DeviceBackend(slots=[slot]).strip_zeros(*given)
+    wanted = HostBackend().strip_zeros(*given)
+    for column, expected in zip(found, wanted, strict=True):
+        assert column.dtype == expected.dtype
+        assert column.tolist() == expected.tolist()
+    assert (slot.launched == 4) == (points == 919)
+
+
+@needs_compiler
+def test_profiles_that_run_out_of_memory_are_tried_in_halves_and_then_named():
+    given = profiles(LENGTHS)
+    slot = Slot(refuse=1)
+    found = DeviceBackend(slots=[slot]).strip_zeros(*given)
+    assert found.places.tolist() == HostBackend().strip_zeros(*given).places.tolist()
+    assert slot.released == 1
+    match = (
+        r"device 0 \(Emulated\) has too little memory for rows 40 to 67 \(919 points\), even in "
+        r"two halves: places would take \d+ bytes more; free memory on it, or choose"
+    )
+    with pytest.raises(BackendError, match=match):
+        DeviceBackend(slots=[Slot(refuse=2)]).strip_zeros(*given)
+    match = r"too little memory for row 43 \(300 points\): 9000 bytes may be used; free memory"
+    with pytest.raises(BackendError, match=match):
+        DeviceBackend(slots=[Slot(room=9000)]).strip_zeros(*given)
+    match = r"rows 40 to 67 \(919 points\): kernel count_zero_runs could not be started"
+    with pytest.raises(BackendError, match=match):
+        DeviceBackend(slots=[Slot(fails_at="count_zero_runs")]).strip_zeros(*given)
 
 
 def test_memory_grows_with_points_and_values():

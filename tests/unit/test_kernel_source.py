@@ -125,6 +125,13 @@ def test_a_missing_compiler_is_said_with_the_command_that_installs_it(monkeypatc
         load_nvrtc.cache_clear()
 
 
+def test_a_compiler_newer_than_the_driver_is_passed_over(nvrtc):
+    match = r"NVRTC is for CUDA \d+, the driver for 11; pip install .* \(nvidia-cuda-nvrtc-cu12"
+    with pytest.raises(BackendError, match=match):
+        load_nvrtc(11)
+    assert load_nvrtc(nvrtc.version[0]).version == nvrtc.version
+
+
 LOG = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'one' for 'sm_90'
 ptxas info    : Function properties for one

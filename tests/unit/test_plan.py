@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from gpuconvert.plan import (
     read_plan,
     write_plan,
 )
+from gpuconvert.planning import _fit
 from gpuconvert.resampling import ResampleOptions
 from gpuconvert.settings import Settings
 
@@ -168,3 +170,67 @@ def test_too_little_memory_is_refused_with_what_would_do():
         fit_layout(_demand(), workers=2, budget=100 * MIB)
     needed = int(str(told.value).split("at least ")[1].split(" ")[0])
     fit_layout(_demand(), workers=2, budget=needed * MIB)
+
+
+def larger_buffers(budget, preferred=64 * MIB, bytes_per_value=12.0, least_part=0, workers=4):
+    """The layout of a backend that prefers larger batches, and that of one that does not."""
+
+    def demand(slot):
+        return _demand(slot_bytes=slot, batch_bytes=4 * slot, total_nonzeros=10**10)
+
+    words = {"workers": workers, "budget": budget, "least_part": least_part}
+    layout, projection = _fit(demand, preferred, bytes_per_value, **words)
+    assert projection.memory <= budget
+    return layout, _fit(demand, 0, bytes_per_value, **words)[0]
+
+
+def test_a_backend_gets_larger_buffers_where_there_is_memory():
+    larger, least = larger_buffers(64 << 30)
+    assert (least.slot_bytes, larger.slot_bytes) == (8 * MIB, 64 * MIB)
+    assert replace(larger, slot_bytes=least.slot_bytes) == least
+
+
+def test_larger_buffers_take_neither_workers_nor_much_of_the_parts():
+    sizes = set()
+    for budget in (1000, 1500, 3000, 7000):
+        larger, least = larger_buffers(budget * MIB)
+        assert larger.workers == least.workers
+        assert larger.part_nonzeros >= 0.75 * least.part_nonzeros
+        sizes.add(larger.slot_bytes // MIB)
+    assert sizes == {8, 16, 32, 64}
+
+
+def test_buffers_are_no_larger_than_a_part_nor_parts_smaller_than_those_there_are():
+    larger, least = larger_buffers(64 << 30, bytes_per_value=0.5)
+    part = least.part_nonzeros * 0.5
+    assert larger.slot_bytes // 2 < part <= larger.slot_bytes < 64 * MIB
+    larger, least = larger_buffers(7000 * MIB)
+    assert larger.part_nonzeros < least.part_nonzeros
+    same, least = larger_buffers(7000 * MIB, least_part=least.part_nonzeros)
+    assert 8 * MIB < same.slot_bytes < larger.slot_bytes
+    assert same.part_nonzeros == least.part_nonzeros
+    assert larger_buffers(64 << 30, bytes_per_value=0.0)[0].slot_bytes == 8 * MIB
+
+
+def test_fewer_workers_come_before_parts_that_do_not_fit_those_there_are():
+    def continued(least_part):
+        def demand(slot):
+            held = {"backend_bytes": 700 * MIB, "total_nonzeros": 10**10}
+            return _demand(slot_bytes=slot, **held)
+
+        words = {"workers": 4, "budget": 2000 * MIB, "least_part": least_part}
+        return _fit(demand, 0, 12.0, **words)[0]
+
+    before, _ = fit_layout(_demand(total_nonzeros=10**10), workers=4, budget=2000 * MIB)
+    other, same = continued(0), continued(before.part_nonzeros)
+    assert other.part_nonzeros < before.part_nonzeros <= same.part_nonzeros
+    assert other.workers == 4 > same.workers
+    # Where that is beyond all memory the parts are made anew.
+    assert continued(10**9) == other
+
+
+def test_what_a_backend_holds_is_part_of_the_projection():
+    budget = 4096 * MIB
+    without = fit_layout(_demand(), workers=2, budget=budget)[1].memory
+    held = fit_layout(_demand(backend_bytes=300 * MIB), workers=2, budget=budget)[1].memory
+    assert held - without == 300 * MIB
