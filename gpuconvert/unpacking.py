@@ -26,20 +26,19 @@ BLOCK = 64
 
 
 @inner
-def word_at(planes: Bytes, n: int, k: int) -> int:
+def _word_at(planes: Bytes, n: int, k: int) -> int:
     """Return word `k` of the `n` that `planes` begins with."""
     low = np.int64(planes[k]) | np.int64(planes[n + k]) << 8
     return int(low | np.int64(planes[2 * n + k]) << 16 | np.int64(planes[3 * n + k]) << 24)
 
 
 @inner
-def _is_empty(planes: Bytes, n: int, first: int, last: int) -> bool:
-    """Return whether samples [first, last) are all zero."""
-    # Slices, because from their beginning on Numba sees no negative index and uses vectors.
-    a, b = planes[first:last], planes[n + first : n + last]
-    c, d = planes[2 * n + first : 2 * n + last], planes[3 * n + first : 3 * n + last]
+def _is_empty(
+    a: Bytes, b: Bytes, c: Bytes, d: Bytes, first: int | np.uint64, last: int | np.uint64
+) -> bool:
+    """Return whether samples [first, last), of whose planes each is given, are all zero."""
     found = np.uint8(0)
-    for k in range(len(a)):
+    for k in range(first, last):
         found |= a[k] | b[k] | c[k] | d[k]
     return bool(found == 0)
 
@@ -47,13 +46,15 @@ def _is_empty(planes: Bytes, n: int, first: int, last: int) -> bool:
 @compiled
 def count_samples(planes: Bytes, n: int) -> int:
     """Return how many of `n` samples are not zero. `planes` has 4 n bytes."""
+    a, b, c, d = planes[:n], planes[n : 2 * n], planes[2 * n : 3 * n], planes[3 * n : 4 * n]
     count = 0
-    for first in range(0, n, BLOCK):
-        last = min(first + BLOCK, n)
-        if _is_empty(planes, n, first, last):
+    # Of unsigned places Numba sees that none is negative, and uses vectors.
+    for first in range(np.uint64(0), np.uint64(n), np.uint64(BLOCK)):
+        last = min(first + np.uint64(BLOCK), np.uint64(n))
+        if _is_empty(a, b, c, d, first, last):
             continue
         for k in range(first, last):
-            if planes[k] | planes[n + k] | planes[2 * n + k] | planes[3 * n + k]:
+            if a[k] | b[k] | c[k] | d[k]:
                 count += 1
     return count
 
@@ -63,19 +64,20 @@ def _take_samples(
     planes: Bytes, n: int, model: Floats, factor: float, mz: Floats, intensity: Singles
 ) -> int:
     """Write the points of a frame; return 1 where there are others than there is room for."""
+    a, b, c, d = planes[:n], planes[n : 2 * n], planes[2 * n : 3 * n], planes[3 * n : 4 * n]
     count = 0
-    for first in range(0, n, BLOCK):
-        last = min(first + BLOCK, n)
-        if _is_empty(planes, n, first, last):
+    for first in range(np.uint64(0), np.uint64(n), np.uint64(BLOCK)):
+        last = min(first + np.uint64(BLOCK), np.uint64(n))
+        if _is_empty(a, b, c, d, first, last):
             continue
         for k in range(first, last):
-            value = word_at(planes, n, k)
-            if value == 0:
+            if not (a[k] | b[k] | c[k] | d[k]):
                 continue
             if count == len(mz):
                 return 1
             mz[count] = mz_of(float(k), model, factor)
-            intensity[count] = value
+            low = np.int64(a[k]) | np.int64(b[k]) << 8
+            intensity[count] = low | np.int64(c[k]) << 16 | np.int64(d[k]) << 24
             count += 1
     return int(count < len(mz))
 
@@ -127,7 +129,7 @@ def _find_ends(planes: Bytes, n_scans: int, n_peaks: int, ends: Longs) -> int:
     """Write how many peaks there are up to the end of each scan; return a code."""
     n, done = n_scans + 2 * n_peaks, 0
     for s in range(n_scans - 1):
-        done += word_at(planes, n, s + 1) // 2
+        done += _word_at(planes, n, s + 1) // 2
         if done > n_peaks:
             return BAD_COUNTS
         ends[s] = done
@@ -160,10 +162,10 @@ def _add_peaks(
     n = n_scans + 2 * n_peaks
     index = -1
     for k in range(first, last):
-        index += word_at(planes, n, n_scans + 2 * k)
+        index += _word_at(planes, n, n_scans + 2 * k)
         if index < 0 or index >= len(sums):
             return BAD_INDEX
-        sums[index] += word_at(planes, n, n_scans + 2 * k + 1)
+        sums[index] += _word_at(planes, n, n_scans + 2 * k + 1)
         seen[index >> 6] |= np.uint64(1) << np.uint64(index & 63)
     return 0
 
