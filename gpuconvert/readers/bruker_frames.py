@@ -29,7 +29,7 @@ Longs = NDArray[np.int64]
 TOGETHER = 8 << 20
 """Bytes that a thread inflates to in one task, or one frame. A batch for the processor is one
 task: there are as many readers as workers, and handing out the frames of a profile one by one
-took nearly as much CPU time as inflating them. A batch for a device, which is larger, is several."""
+took nearly as much CPU time as inflating them. A batch for a device is larger, and is several."""
 
 COUNT_BYTES = 16 << 20
 """Frames that are read at a time to count their samples, in bytes."""
