@@ -36,6 +36,7 @@ HEAD_BYTES = 8
 """The two words that every frame begins with."""
 
 LARGEST_WORD = 2**32 - 1
+"""A step beyond it has no place in a frame."""
 
 
 @inner
@@ -143,9 +144,7 @@ def _put_word(planes: Bytes, n: int, k: int, value: int) -> None:
 
 
 @inner
-def _put_peaks(
-    scan: Bytes, planes: Bytes, n_scans: int, n_peaks: int, done: int
-) -> int:  # fmt: skip
+def _put_peaks(scan: Bytes, planes: Bytes, n_scans: int, n_peaks: int, done: int) -> int:
     """Write the peaks of an inflated scan after `done` others; return how many there are then."""
     n = n_scans + 2 * n_peaks
     place, before = 0, -1

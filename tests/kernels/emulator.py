@@ -164,11 +164,11 @@ class KeptQueue(EmulatedQueue):
     def empty(self, name, n, dtype):
         """Return the memory called `name`, full of rubbish, as of whoever had it before."""
         size = n * np.dtype(dtype).itemsize
-        if len(self.memory.get(name, b"")) < size or name not in self.memory:
-            self.memory[name] = np.empty(size, np.uint8)
-        block = self.memory[name][:size]
+        block = self.memory.get(name)
+        if block is None or len(block) < size:
+            block = self.memory[name] = np.empty(size, np.uint8)
         block[:] = 0xA5
-        return block.view(dtype)
+        return block[:size].view(dtype)
 
     def upload(self, name, values):
         """Return a copy of `values` in the memory called `name`; bytes end in a whole word."""
