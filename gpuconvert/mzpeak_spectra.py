@@ -13,6 +13,7 @@ from gpuconvert.errors import SourceError
 from gpuconvert.mzpeak_points import FIGURES, Points, figures
 from gpuconvert.mzpeak_tables import SignalFormat
 from gpuconvert.pipeline import refusal
+from gpuconvert.repairs import repair
 from gpuconvert.spectra import (
     FAULT_MZ,
     FAULT_ORDER,
@@ -21,7 +22,6 @@ from gpuconvert.spectra import (
     RawBatch,
     as_stored,
     find_faults,
-    repair,
 )
 from gpuconvert.zero_walk import fill_marks, fit_models
 

@@ -21,7 +21,8 @@ from gpuconvert.parts import PartSummary, read_summary, write_part
 from gpuconvert.pixels import merge_rows
 from gpuconvert.plan import SLOT_BYTES, SLOTS, Partition, Plan
 from gpuconvert.readers import Reader, cut_batches, with_mobility
-from gpuconvert.spectra import Acquisition, CsrBlock, RawBatch, Repair, describe_fault, repair
+from gpuconvert.repairs import Repair, repair
+from gpuconvert.spectra import Acquisition, CsrBlock, RawBatch, describe_fault
 from gpuconvert.stages import Monitor
 
 

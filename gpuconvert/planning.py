@@ -29,6 +29,7 @@ from gpuconvert.plan import (
     fit_layout,
 )
 from gpuconvert.readers import Reader, cut_batches, with_mobility
+from gpuconvert.repairs import repair
 from gpuconvert.resampling import Method, ResampleOptions, adaptive_method, most_nonzeros
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import (
@@ -40,7 +41,6 @@ from gpuconvert.spectra import (
     decode,
     find_faults,
     from_ragged,
-    repair,
 )
 
 IMAGE_BYTES = 24

@@ -7,11 +7,14 @@ never a Python object per spectrum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from gpuconvert.packed import Packed
 
 Representation = Literal["profile", "centroid"]
 
@@ -164,10 +167,12 @@ class RawBatch:
     raw : (n_bytes,) uint8
     mz_at, intensity_at : (n_spectra,) int64, byte offsets of the two arrays in `raw`;
         no alignment is promised; every entry of `mz_at` is equal where m/z is shared
-    n_points : (n_spectra,) int64
+    n_points : (n_spectra,) int64; of packed spectra the most that there can be
     mz_dtype, intensity_dtype : little-endian dtypes, one for the whole batch
     rows : (n_spectra,) int64, output rows, ascending (equal only for duplicate pixels)
     representation : of every spectrum in the batch, as the file says
+    packed : how to find the points where `raw` holds no arrays; the dtypes are then those of
+        what `unpack` returns, and `mz_at` and `intensity_at` are empty
     """
 
     raw: NDArray[np.uint8]
@@ -178,6 +183,12 @@ class RawBatch:
     intensity_dtype: np.dtype[Any]
     rows: NDArray[np.int64]
     representation: Representation | None = None
+    packed: Packed | None = None
+
+    @property
+    def most_points(self) -> int:
+        """The most points that all spectra together can have."""
+        return int((self.n_points if self.packed is None else self.packed.n_peaks).sum())
 
     @property
     def shared_mz(self) -> bool:
@@ -265,11 +276,25 @@ def _gather(
     return values
 
 
+def unpack(batch: RawBatch) -> RawBatch:
+    """Return a batch with an array of m/z and one of intensities for every spectrum.
+
+    It is `batch` itself where that is not packed.
+    """
+    if batch.packed is None:
+        return batch
+    raw, mz_at, intensity_at, n_points = batch.packed.unpack(batch.raw, len(batch.rows))
+    return replace(
+        batch, raw=raw, mz_at=mz_at, intensity_at=intensity_at, n_points=n_points, packed=None
+    )
+
+
 def as_stored(batch: RawBatch) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
     """Return bounds, m/z and intensities of the spectra of `batch`, in order and in its dtypes.
 
     indptr : (n_spectra + 1,) int64; spectrum s owns points [indptr[s], indptr[s + 1])
     """
+    batch = unpack(batch)
     indptr = np.zeros(len(batch.n_points) + 1, np.int64)
     np.cumsum(batch.n_points, out=indptr[1:])
     mz = _gather(batch.raw, batch.mz_at, indptr, batch.mz_dtype)
@@ -301,7 +326,7 @@ def concatenate(parts: list[RaggedSpectra]) -> RaggedSpectra:
     )
 
 
-def _point_faults(spectra: RaggedSpectra) -> NDArray[np.uint8]:
+def point_faults(spectra: RaggedSpectra) -> NDArray[np.uint8]:
     """Return the FAULT_* bits of every point; (n_points,) uint8."""
     mz, intensity = spectra.mz, spectra.intensity
     faults = np.zeros(len(mz), np.uint8)
@@ -323,14 +348,14 @@ def find_faults(spectra: RaggedSpectra) -> NDArray[np.uint8]:
     faults = np.zeros(len(spectra.indptr) - 1, np.uint8)
     filled = np.flatnonzero(np.diff(spectra.indptr))
     if len(filled):
-        faults[filled] = np.bitwise_or.reduceat(_point_faults(spectra), spectra.indptr[filled])
+        faults[filled] = np.bitwise_or.reduceat(point_faults(spectra), spectra.indptr[filled])
     return faults
 
 
 def describe_fault(batch: RawBatch, index: int) -> str:
     """Return in words the first fault of spectrum `index` of `batch`."""
     spectrum = decode(select(batch, np.array([index])))
-    faults = _point_faults(spectrum)
+    faults = point_faults(spectrum)
     point = int(np.flatnonzero(faults)[0])
     bit = next(bit for bit in FAULT_WORDS if faults[point] & bit)
     if bit == FAULT_ORDER:
@@ -341,11 +366,11 @@ def describe_fault(batch: RawBatch, index: int) -> str:
 
 
 def select(batch: RawBatch, keep: NDArray[np.int64]) -> RawBatch:
-    """Return the spectra of `batch` at positions `keep`; the bytes are shared."""
-    return RawBatch(
-        batch.raw, batch.mz_at[keep], batch.intensity_at[keep], batch.n_points[keep],
-        batch.mz_dtype, batch.intensity_dtype, batch.rows[keep], batch.representation,
-    )  # fmt: skip
+    """Return the spectra of `batch` at distinct positions `keep`; the bytes are shared."""
+    part = replace(batch, n_points=batch.n_points[keep], rows=batch.rows[keep])
+    if batch.packed is not None:
+        return replace(part, packed=batch.packed.select(keep, len(batch.rows)))
+    return replace(part, mz_at=batch.mz_at[keep], intensity_at=batch.intensity_at[keep])
 
 
 def from_ragged(
@@ -359,31 +384,3 @@ def from_ragged(
         raw, at, at + 8 * len(spectra.mz), np.diff(spectra.indptr), eight, eight, rows,
         representation,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """What `repair` did: points dropped, and spectra whose points were sorted."""
-
-    dropped: int = 0
-    sorted: int = 0
-
-
-def repair(batch: RawBatch) -> tuple[RawBatch, Repair]:
-    """Return `batch` without its faults, and what was done.
-
-    Points whose m/z or intensity is no usable number or negative are dropped;
-    spectra that are out of order are sorted by m/z, equal m/z in their old order.
-    """
-    spectra = decode(batch)
-    n_spectra = len(batch.n_points)
-    owner = np.repeat(np.arange(n_spectra), batch.n_points)
-    good = (_point_faults(spectra) & ~np.uint8(FAULT_ORDER)) == 0
-    owner, mz, intensity = owner[good], spectra.mz[good], spectra.intensity[good]
-    unsorted = np.unique(owner[1:][(mz[1:] < mz[:-1]) & (owner[1:] == owner[:-1])])
-    order = np.lexsort((mz, owner))
-    indptr = np.zeros(n_spectra + 1, np.int64)
-    np.cumsum(np.bincount(owner, minlength=n_spectra), out=indptr[1:])
-    repaired = RaggedSpectra(indptr, mz[order], intensity[order])
-    done = Repair(dropped=int((~good).sum()), sorted=len(unsorted))
-    return from_ragged(repaired, batch.rows, batch.representation), done

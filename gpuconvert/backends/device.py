@@ -21,8 +21,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.backends import launches
+from gpuconvert.backends import frame_launches, launches
 from gpuconvert.backends.host import join_blocks
+from gpuconvert.backends.kernel_queue import Queue
 from gpuconvert.errors import BackendError
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
@@ -57,7 +58,7 @@ MOST_POINTS = 2**30
 """Points of a batch that goes to a device at once: the running sum counts in 32 bits."""
 
 
-class Slot(launches.Queue, Protocol):
+class Slot(Queue, Protocol):
     """A queue that is one of several, with so much memory.
 
     label : its device in words
@@ -200,7 +201,7 @@ class DeviceBackend:
             + HOST_NONZERO_BYTES * n_nonzeros
             + HOST_SPECTRUM_BYTES * n_spectra
             + HOST_FIXED_BYTES,
-            2 * launches.POINT_BYTES * n_points
+            2 * (launches.POINT_BYTES + frame_launches.MOST_POINT_BYTES) * n_points
             + 2 * launches.NONZERO_BYTES * n_nonzeros
             + 2 * launches.SPECTRUM_BYTES * n_spectra,
         )
@@ -223,13 +224,19 @@ def _new_pageable(n_bytes: int) -> NDArray[np.uint8]:
 
 def _is_too_large(batch: RawBatch, room: int) -> bool:
     """Return whether a batch cannot go to a device of so much memory at once."""
-    return _device_bytes(batch) > room or batch.n_points.sum() > MOST_POINTS
+    return (
+        _device_bytes(batch) > room
+        or batch.most_points > MOST_POINTS
+        or frame_launches.key_bits(batch) > frame_launches.KEY_BITS
+    )
 
 
 def _device_bytes(batch: RawBatch) -> int:
     """Return the device memory that a batch takes before its non-zeros are known."""
-    points, spectra = int(batch.n_points.sum()), len(batch.rows)
+    points, spectra = batch.most_points, len(batch.rows)
     own = launches.POINT_BYTES * points + launches.SPECTRUM_BYTES * spectra + len(batch.raw)
+    if batch.packed is not None:
+        own += frame_launches.unpacked_bytes(batch.packed)
     # Arrays grow by powers of two: what is asked for may take twice its bytes.
     return 2 * own
 
@@ -286,7 +293,7 @@ def _named(slot: Slot, batch: RawBatch, work: Work[Found]) -> Found:
 
 
 def _words(batch: RawBatch) -> str:
-    points = int(batch.n_points.sum())
+    points = batch.most_points
     if len(batch.rows) == 1:
         return f"row {int(batch.rows[0])} ({points} points)"
     return f"rows {int(batch.rows[0])} to {int(batch.rows[-1])} ({points} points)"
@@ -308,7 +315,10 @@ def _halves(batch: RawBatch, slot: Slot) -> list[RawBatch]:
 
 
 def _trimmed(batch: RawBatch) -> RawBatch:
-    """Return the batch without the bytes before its first array and after its last."""
+    """Return the batch without the bytes before its first array or frame and after its last."""
+    if batch.packed is not None:
+        packed, raw = batch.packed.trimmed(batch.raw)
+        return replace(batch, raw=raw, packed=packed)
     ends = [
         at + batch.n_points * dtype.itemsize
         for at, dtype in (

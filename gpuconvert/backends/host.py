@@ -35,6 +35,7 @@ from gpuconvert.spectra import (
     decode,
     find_faults,
     select,
+    unpack,
 )
 from gpuconvert.zero_runs import Stripped, strip, zero_roles
 
@@ -58,6 +59,7 @@ class HostBackend:
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""
+        batch = unpack(batch)
         shared = None
         if batch.shared_mz and options.method != "nearest":
             # Faulty m/z give positions that nobody asks for.

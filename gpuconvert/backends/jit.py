@@ -24,7 +24,7 @@ from gpuconvert.backends.walk_types import (
 )
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions, precision
-from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, decode, from_ragged
+from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, decode, from_ragged, unpack
 from gpuconvert.zero_runs import Ints, Stripped, strip
 from gpuconvert.zero_walk import zero_roles
 
@@ -52,6 +52,7 @@ class JitBackend:
 
     def resample(self, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
         """Decode the spectra of `batch` and put them on `axis`."""
+        batch = unpack(batch)
         source, flat = _source(batch), _axis(axis)
         edges = axis.edges if axis.is_listed else np.zeros(0)
         rules = _rules(options, precision(batch.mz_dtype))

@@ -1,18 +1,18 @@
 """What the kernels of `kernels/` compute together: their order, arguments and memory.
 
-A `Queue` is where they run: a stream of a device with memory of its own, or the
-emulation that the tests build from the same sources. No arithmetic happens here.
+No arithmetic happens here; `gpuconvert.backends.kernel_queue` says where they run.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuconvert.backends.frame_launches import unpack
+from gpuconvert.backends.kernel_queue import Array, Queue
 from gpuconvert.mass_axis import MZ_FLOOR, MassAxis
 from gpuconvert.resampling import NARROWEST, SNAP, ResampleOptions, precision
 from gpuconvert.spectra import (
@@ -25,9 +25,6 @@ from gpuconvert.spectra import (
     from_ragged,
 )
 from gpuconvert.zero_runs import Stripped
-
-Array = Any
-"""An array where the kernels run."""
 
 STORED_CODES = {"f4": 0, "f8": 1, "i4": 2, "i8": 3}
 """How `raw.cuh` calls the dtypes it reads; others are read on the host."""
@@ -59,42 +56,6 @@ ZERO_POINT_BYTES = 8 + 8 + 8 + 1
 """Device memory per point of `strip_zeros`: intensity, kept, place, mark."""
 BIN_BYTES = 8
 """Device memory per bin of `by_bin`: where it begins."""
-
-
-class Queue(Protocol):
-    """Where kernels run one after the other, with memory that is kept between batches."""
-
-    def empty(self, name: str, n: int, dtype: type[np.generic] | np.dtype[Any]) -> Array:
-        """Return the array called `name`, `n` long, with whatever is in it."""
-        ...
-
-    def upload(self, name: str, values: NDArray[Any]) -> Array:
-        """Return `values` where kernels run, in the array called `name`."""
-        ...
-
-    def constant(self, key: str, values: NDArray[np.float64]) -> Array:
-        """Return `values` where kernels run; sent once for a `key`."""
-        ...
-
-    def launch(self, kernel: str, n_threads: int, *arguments: Any) -> None:  # noqa: ANN401
-        """Start `kernel` with at least one thread, `n_threads` at best."""
-        ...
-
-    def scan(self, values: Array) -> Array:
-        """Return the running sums of int64 `values`, which they replace."""
-        ...
-
-    def sort(self, values: Array) -> None:
-        """Sort uint64 `values`."""
-        ...
-
-    def download(self, *values: Array) -> list[NDArray[Any]]:
-        """Return all `values` on the host, once all before is done."""
-        ...
-
-    def span(self, stage: str) -> AbstractContextManager[None]:
-        """Name what the block does, for profilers and traces."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +107,26 @@ def readable(batch: RawBatch) -> RawBatch:
     return from_ragged(decode(batch), batch.rows, batch.representation)
 
 
-def _decode(queue: Queue, batch: RawBatch, problem: NDArray[Any]) -> _Spectra:
+def _fetch(queue: Queue, batch: RawBatch) -> tuple[Array, RawBatch]:
+    """Return the bytes of a batch where kernels run, and what says where its arrays lie in them.
+
+    Where there are no points there are no bytes either.
+    """
+    if batch.packed is not None:
+        return unpack(queue, batch, batch.packed)
+    batch = readable(batch)
+    if not batch.n_points.any():
+        return None, batch
+    with queue.span("h2d"):
+        return queue.upload("raw", batch.raw), batch
+
+
+def _decode(queue: Queue, raw: Array, batch: RawBatch, problem: NDArray[Any]) -> _Spectra:
     n_spectra = len(batch.rows)
     offset = np.zeros(n_spectra + 1, np.int64)
     np.cumsum(batch.n_points, out=offset[1:])
     n_points = int(offset[-1])
     with queue.span("h2d"):
-        raw = queue.upload("raw", batch.raw)
         spectra = _Spectra(
             n_spectra=n_spectra,
             n_points=n_points,
@@ -231,10 +205,12 @@ def _places(queue: Queue, spectra: _Spectra, axis: MassAxis) -> tuple[Array, ...
 
 def resample(queue: Queue, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
     """Return the spectra of `batch` on `axis`, as `gpuconvert.resampling` defines it."""
+    # Of the dtype in the file, whatever the kernels read.
+    problem = make_problem(axis, options, precision(batch.mz_dtype))
+    raw, batch = _fetch(queue, batch)
     if not batch.n_points.any():
         return _empty_block(batch.rows)
-    problem = make_problem(axis, options, precision(batch.mz_dtype))
-    spectra = _decode(queue, readable(batch), problem)
+    spectra = _decode(queue, raw, batch, problem)
     n_spectra, n_points = spectra.n_spectra, spectra.n_points
     outside = queue.upload("outside", np.zeros((2, n_spectra)))
     kept = queue.empty("kept", n_points + 1, np.int64)

@@ -62,7 +62,7 @@ class MobilityReader(Protocol):
     mobility: MobilityAxis | None
 
     def read_mobility(self, first: int, last: int, into: NDArray[np.uint8]) -> RawBatch:
-        """Return rows [first, last) as one spectrum for every mobility bin that occurs.
+        """Return rows [first, last) as one spectrum for every mobility bin there may be peaks in.
 
         Number ``row * n_bins + bin`` stands for a row of the batch, ascending. Together
         the spectra of a row have the counts of its spectrum. Otherwise as `Reader.read`.

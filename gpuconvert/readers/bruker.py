@@ -1,10 +1,10 @@
 """The Bruker reader: timsTOF ``.d`` folders, TSF and TDF, without the vendor's library.
 
-Opening reads the SQLite tables as columns; frames are decoded when they are read. Each
-becomes m/z in float64, by the coefficients and temperatures of that frame, and
-intensities in float32: as stored for TSF; for TDF summed over all mobility scans and
-scaled to an accumulation time of 100 ms, as the file's own sums are. They are not
-rounded to whole counts afterwards, so weak peaks of long accumulations stay.
+Opening reads the SQLite tables as columns; reading inflates frames, and the backend makes
+points of them (`gpuconvert.packed`): m/z in float64, by the coefficients and temperatures
+of that frame, and intensities in float32: as stored for TSF; for TDF summed over all
+mobility scans and scaled to an accumulation time of 100 ms, as the file's own sums are.
+They are not rounded to whole counts afterwards, so weak peaks of long accumulations stay.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError
+from gpuconvert.packed import Packed
 from gpuconvert.readers.bruker_calibration import MzCalibration, build_calibration, mz_ends
 from gpuconvert.readers.bruker_facts import (
     check_schema,
@@ -26,8 +27,8 @@ from gpuconvert.readers.bruker_facts import (
     read_range,
     read_recalibrations,
 )
-from gpuconvert.readers.bruker_file import POINT_BYTES, Form
-from gpuconvert.readers.bruker_frames import FrameFile
+from gpuconvert.readers.bruker_file import PACKED, Form
+from gpuconvert.readers.bruker_frames import FrameFile, Inflated
 from gpuconvert.readers.bruker_geometry import (
     Pitch,
     Pixels,
@@ -139,38 +140,45 @@ class BrukerReader:
         )  # fmt: skip
 
     def read(self, first: int, last: int, into: Bytes) -> RawBatch:
-        """Return rows [first, last), their points in `into`."""
+        """Return rows [first, last), their frames in `into`."""
+        found = self.frames.read(first, last, into)
+        owner = np.repeat(found.rows - first, found.n_scans)
         n_points = self.frames.n_points[first:last]
-        point_at, packed_at = self._places(first, last)
-        counts = self.frames.read(first, last, into, point_at, packed_at, self.calibration)
-        return RawBatch(
-            into, point_at, point_at + 8 * n_points, counts, np.dtype(MZ_DTYPE),
-            np.dtype(INTENSITY_DTYPE), np.arange(first, last),
-            self.acquisition.encodings[0].representation,
-        )  # fmt: skip
+        return self._batch(found, into, owner, np.arange(first, last), n_points)
 
     def read_mobility(self, first: int, last: int, into: Bytes) -> RawBatch:
-        """Return rows [first, last) as one spectrum for every mobility bin that occurs."""
+        """Return rows [first, last) as one spectrum for every mobility bin of a scan."""
         if self._scans is None:
             raise ValueError("the reader was opened without mobility bins")
-        point_at, packed_at = self._places(first, last)
-        n_points, n_bins = self.frames.n_points[first:last], self._scans.axis.n_bins
-        counts = self.frames.read_binned(
-            first, last, into, point_at, packed_at, self.calibration, self._scans.of_row, n_bins
-        )
-        before = np.cumsum(counts, axis=1) - counts
-        row, own = np.nonzero(counts)
-        return RawBatch(
-            into, point_at[row] + 8 * before[row, own],
-            point_at[row] + 8 * n_points[row] + 4 * before[row, own], counts[row, own],
-            np.dtype(MZ_DTYPE), np.dtype(INTENSITY_DTYPE), (row + first) * n_bins + own,
-            self.acquisition.encodings[0].representation,
-        )  # fmt: skip
+        found = self.frames.read(first, last, into)
+        none = np.zeros(0, np.int64)
+        owners, numbers, sizes, size = [none], [none], [], 0
+        for row, n_scans in zip(found.rows.tolist(), found.n_scans.tolist(), strict=True):
+            bins, own = self._scans.of_row(row, n_scans)
+            owners.append(own + size)
+            numbers.append(row * self._scans.axis.n_bins + bins)
+            sizes.append(len(bins))
+            size += len(bins)
+        n_points = np.repeat(self.frames.n_points[found.rows], np.array(sizes, np.int64))
+        return self._batch(found, into, np.concatenate(owners), np.concatenate(numbers), n_points)
 
-    def _places(self, first: int, last: int) -> tuple[Longs, Longs]:
-        """Return where the points and the stored bytes of rows [first, last) go in a batch."""
-        room, stored = _room(self.frames.n_points[first:last]), self.frames.stored[first:last]
-        return np.cumsum(room) - room, int(room.sum()) + np.cumsum(stored) - stored
+    def _batch(
+        self, found: Inflated, into: Bytes, owner: Longs, rows: Longs, n_points: Longs
+    ) -> RawBatch:
+        """Return inflated frames, their scans given to spectra, as a batch."""
+        own, frames, calibration = found.rows, self.frames, self.calibration
+        packed = Packed(
+            content=PACKED[self._form.content], path=str(frames.path), number=frames.number[own],
+            begin=found.begin, n_peaks=frames.n_points[own],
+            scan_at=np.concatenate([[0], np.cumsum(found.n_scans)]).astype(np.int64), owner=owner,
+            scale=frames.scale[own], n_samples=self._form.n_samples, models=calibration.models,
+            model=calibration.model[own], factor=calibration.factor[own],
+        )  # fmt: skip
+        none = np.zeros(0, np.int64)
+        return RawBatch(
+            into[: found.n_bytes], none, none, n_points, np.dtype(MZ_DTYPE),
+            np.dtype(INTENSITY_DTYPE), rows, self.acquisition.encodings[0].representation, packed,
+        )  # fmt: skip
 
     def batch_bytes(self, first: int, last: int) -> int:
         """Return the bytes of buffer that rows [first, last) need."""
@@ -218,13 +226,14 @@ class BrukerReader:
         return Acquisition(
             path=str(self.path), format=f"Bruker {'TDF' if self._is_tdf else 'TSF'}",
             identity=identity, x=x, y=y, z=np.zeros(n_rows, np.int32), order=pixels.frame,
-            n_points=frames.n_points, raw_bytes=_room(frames.n_points) + frames.stored,
+            n_points=frames.n_points, raw_bytes=frames.room + frames.stored,
             encoding=np.zeros(n_rows, np.uint8),
             encodings=(Encoding(MZ_DTYPE, INTENSITY_DTYPE, representation=representation),),
             shared_mz_points=0, polarity=tables.frames.polarity[pixels.frame],
             region=pixels.region.astype(np.int32), origin=origin, pixel_size=pitch.size,
             pixel_size_source=pitch.source, instrument=read_instrument(tables.metadata),
             mz_range=read_range(tables.metadata), imaging=imaging, warnings=tuple(warnings),
+            reader_bytes=frames.scratch_bytes,
             metadata=_metadata(tables, self._form, self.calibration, pixels, pitch,
                                recalibrations),
         )  # fmt: skip
@@ -243,11 +252,6 @@ def _scan_bins(
     if form.content != "scans":
         raise SourceError(f"{path} is TSF, which holds no ion mobility; leave out --mobility-bins")
     return ScanBins(str(path), tables.frames, pixels.frame, tables.mobility, settings.mobility_bins)
-
-
-def _room(n_points: Longs) -> Longs:
-    """Return the bytes of decoded points, whole 8 bytes so that the next ones are aligned."""
-    return (POINT_BYTES * n_points + 7) // 8 * 8
 
 
 def _identity(files: BrukerFiles, metadata: dict[str, str]) -> SourceIdentity:

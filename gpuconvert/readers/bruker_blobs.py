@@ -1,18 +1,11 @@
-"""The compiled loops over what a Bruker frame holds: headers, byte planes, scans, LZF.
+"""The compiled loops over what a Bruker frame is stored as: headers, and scans in LZF.
 
-Samples and scans are stored as 32-bit words in four byte planes: all lowest bytes, then
-all second bytes, and so on. A kernel that meets something impossible returns one of the
-negative codes of `DAMAGE` instead of a count.
-
-TSF profile: one word per sample of the digitizer, its intensity.
-
-TDF, compression 2: word 0 means nothing; words 1 to S-1 are twice the peaks of scans 0 to
-S-2, the last scan has the rest; then P pairs (step, intensity). Within a scan the steps
-add up to the index plus one.
-
-TDF, compression 1: S+1 offsets of 4 bytes from the beginning of the frame, then each
-scan in LZF; inflated it is a list of 32-bit integers, of which v > 0 is an intensity at
-the current index, which then moves on by one, and v <= 0 moves the index on by -v.
+A TDF frame of compression 1 has, after its header, S+1 offsets of 4 bytes from the
+beginning of the frame, then each scan in LZF; inflated it is a list of 32-bit integers, of
+which v > 0 is an intensity at the current index, which then moves on by one, and v <= 0
+moves the index on by -v. It is written as the words that compression 2 inflates to, see
+`gpuconvert.packed`. A loop that meets something impossible returns one of the negative
+codes of `DAMAGE` instead of a count.
 """
 
 from __future__ import annotations
@@ -24,14 +17,9 @@ from gpuconvert.compiled import compiled, inner
 
 Bytes = NDArray[np.uint8]
 Longs = NDArray[np.int64]
-Ints = NDArray[np.int32]
-Words = NDArray[np.uint32]
-Floats = NDArray[np.float64]
 
-BAD_COUNTS, BAD_INDEX, BAD_LZF, BAD_PEAKS = -1, -2, -3, -4
+BAD_LZF, BAD_PEAKS = -1, -2
 DAMAGE = {
-    BAD_COUNTS: "its scans claim more peaks than the frame has",
-    BAD_INDEX: "a peak lies outside the digitizer's range",
     BAD_LZF: "a scan cannot be inflated",
     BAD_PEAKS: "its scans hold another number of peaks than the frame",
 }
@@ -47,8 +35,8 @@ NOT_STATED, NOT_ZSTD = -1, -2
 HEAD_BYTES = 8
 """The two words that every frame begins with."""
 
-BLOCK = 64
-"""Samples looked at together: most of a profile is empty."""
+LARGEST_WORD = 2**32 - 1
+"""A step beyond it has no place in a frame."""
 
 
 @inner
@@ -109,91 +97,6 @@ def read_heads(raw: Bytes, at: Longs, room: Longs, pairs: int) -> Longs:
     return heads
 
 
-@inner
-def _plane_word(planes: Bytes, n: int, k: int) -> int:
-    low = np.int64(planes[k]) | np.int64(planes[n + k]) << 8
-    return int(low | np.int64(planes[2 * n + k]) << 16 | np.int64(planes[3 * n + k]) << 24)
-
-
-@inner
-def _is_empty(planes: Bytes, n: int, first: int, last: int) -> bool:
-    """Return whether samples [first, last) are all zero."""
-    # Slices, because from their beginning on Numba sees no negative index and uses vectors.
-    a, b = planes[first:last], planes[n + first : n + last]
-    c, d = planes[2 * n + first : 2 * n + last], planes[3 * n + first : 3 * n + last]
-    found = np.uint8(0)
-    for k in range(len(a)):
-        found |= a[k] | b[k] | c[k] | d[k]
-    return bool(found == 0)
-
-
-@compiled
-def count_samples(planes: Bytes, n: int) -> int:
-    """Return how many of `n` samples are not zero. `planes` has 4 n bytes."""
-    count = 0
-    for first in range(0, n, BLOCK):
-        last = min(first + BLOCK, n)
-        if _is_empty(planes, n, first, last):
-            continue
-        for k in range(first, last):
-            if planes[k] | planes[n + k] | planes[2 * n + k] | planes[3 * n + k]:
-                count += 1
-    return count
-
-
-@compiled
-def compact_samples(
-    planes: Bytes, n: int, index: Floats, intensity: NDArray[np.float32]
-) -> int:  # fmt: skip
-    """Write index and intensity of the samples that are not zero; return how many.
-
-    Never more than ``len(index)`` are written; one more is returned where there are more.
-    """
-    count = 0
-    for first in range(0, n, BLOCK):
-        last = min(first + BLOCK, n)
-        if _is_empty(planes, n, first, last):
-            continue
-        for k in range(first, last):
-            value = _plane_word(planes, n, k)
-            if value == 0:
-                continue
-            if count == len(index):
-                return count + 1
-            index[count] = k
-            intensity[count] = value
-            count += 1
-    return count
-
-
-@compiled
-def split_scans(
-    planes: Bytes, n_scans: int, n_peaks: int, scan: Ints, tof: Ints, intensity: Words
-) -> int:  # fmt: skip
-    """Write scan, index and stored intensity of every peak of a TDF frame; return how many.
-
-    `planes` has ``4 (n_scans + 2 n_peaks)`` bytes, the outputs at least `n_peaks` entries.
-    """
-    n = n_scans + 2 * n_peaks
-    done = 0
-    for s in range(n_scans):
-        count = n_peaks - done
-        if s < n_scans - 1:
-            count = _plane_word(planes, n, s + 1) // 2
-        if count > n_peaks - done:
-            return BAD_COUNTS
-        place = -1
-        for k in range(done, done + count):
-            place += _plane_word(planes, n, n_scans + 2 * k)
-            if place < 0 or place >= 2**31:
-                return BAD_INDEX
-            scan[k] = s
-            tof[k] = place
-            intensity[k] = _plane_word(planes, n, n_scans + 2 * k + 1)
-        done += count
-    return done
-
-
 @compiled
 def inflate_lzf(source: Bytes, target: Bytes) -> int:
     """Inflate LZF data; return the bytes written to `target`, or BAD_LZF.
@@ -234,113 +137,62 @@ def inflate_lzf(source: Bytes, target: Bytes) -> int:
     return done
 
 
-@compiled
-def split_lzf_scans(
-    blob: Bytes, n_scans: int, n_peaks: int, buffer: Bytes, scan: Ints, tof: Ints,
-    intensity: Words,
-) -> int:  # fmt: skip
-    """Do what `split_scans` does for a frame in LZF.
+@inner
+def _put_word(planes: Bytes, n: int, k: int, value: int) -> None:
+    for plane in range(4):
+        planes[plane * n + k] = value >> (8 * plane) & 255
 
-    `blob` is the whole frame with its header; `buffer` takes one inflated scan.
+
+@inner
+def _put_peaks(scan: Bytes, planes: Bytes, n_scans: int, n_peaks: int, done: int) -> int:
+    """Write the peaks of an inflated scan after `done` others; return how many there are then."""
+    n = n_scans + 2 * n_peaks
+    place, before = 0, -1
+    for k in range(0, len(scan), 4):
+        value = int(np.int32(_word_at(scan, k)))
+        if value <= 0:
+            place -= value
+            continue
+        if done == n_peaks:
+            return BAD_PEAKS
+        if place - before > LARGEST_WORD:
+            return BAD_LZF
+        _put_word(planes, n, n_scans + 2 * done, place - before)
+        _put_word(planes, n, n_scans + 2 * done + 1, value)
+        done += 1
+        before = place
+        place += 1
+    return done
+
+
+@compiled
+def pack_lzf_scans(blob: Bytes, n_scans: int, n_peaks: int, buffer: Bytes, planes: Bytes) -> int:
+    """Write a frame in LZF as words in byte planes; return how many peaks it has.
+
+    Parameters
+    ----------
+    blob
+        The whole frame with its header.
+    buffer
+        Takes one inflated scan: a peak is a word, and another one for the gap before it.
+    planes
+        ``4 (n_scans + 2 n_peaks)`` bytes.
     """
-    done = 0
+    n, done = n_scans + 2 * n_peaks, 0
     if HEAD_BYTES + 4 * (n_scans + 1) > len(blob):
         return BAD_LZF
     for s in range(n_scans):
         first = _word_at(blob, HEAD_BYTES + 4 * s)
         last = _word_at(blob, HEAD_BYTES + 4 * (s + 1))
-        if first == last:
-            continue
-        if first < HEAD_BYTES or last < first or last > len(blob):
+        if first != last and (first < HEAD_BYTES or last < first or last > len(blob)):
             return BAD_LZF
-        size = inflate_lzf(blob[first:last], buffer)
+        size = 0 if first == last else inflate_lzf(blob[first:last], buffer)
         if size < 0 or size % 4:
             return BAD_LZF
-        place = 0
-        for k in range(0, size, 4):
-            value = int(np.int32(_word_at(buffer, k)))
-            if value <= 0:
-                place -= value
-                continue
-            if done == n_peaks:
-                return BAD_COUNTS
-            if place >= 2**31 - 1:
-                return BAD_INDEX
-            scan[done] = s
-            tof[done] = place
-            intensity[done] = value
-            done += 1
-            place += 1
-    return done
-
-
-@compiled
-def group_peaks(
-    scan: Ints, tof: Ints, intensity: Words, scan_bin: Longs, starts: Longs, out_tof: Ints,
-    out_intensity: Words,
-) -> None:  # fmt: skip
-    """Order peaks by the bin of their scan, within a bin as they were.
-
-    Parameters
-    ----------
-    scan, tof, intensity
-        (n_peaks,) of every peak.
-    scan_bin
-        (n_scans,) bin of each scan.
-    starts
-        (n_bins + 1,) output: where each bin begins.
-    out_tof, out_intensity
-        (n_peaks,) outputs.
-    """
-    starts[:] = 0
-    for k in range(len(scan)):
-        starts[scan_bin[scan[k]] + 1] += 1
-    for b in range(1, len(starts)):
-        starts[b] += starts[b - 1]
-    cursor = starts[:-1].copy()
-    for k in range(len(scan)):
-        b = scan_bin[scan[k]]
-        out_tof[cursor[b]] = tof[k]
-        out_intensity[cursor[b]] = intensity[k]
-        cursor[b] += 1
-
-
-@compiled
-def add_scans(
-    tof: Ints, intensity: Words, scale: float, sums: Longs, seen: NDArray[np.uint64],
-    index: Floats, total: NDArray[np.float32],
-) -> int:  # fmt: skip
-    """Add up the peaks of all scans that have the same index; return how many indices.
-
-    Parameters
-    ----------
-    tof, intensity
-        (n_peaks,) of every peak.
-    scale
-        Of the sums; they are formed from the stored whole numbers, then scaled once.
-    sums, seen
-        (n_samples,) and one bit for each of them, all zero; they are zero again afterwards.
-    index, total
-        Outputs with room for n_peaks; index ascends.
-    """
-    for k in range(len(tof)):
-        if tof[k] >= len(sums):
-            for j in range(k):
-                sums[tof[j]] = 0
-                seen[tof[j] >> 6] = 0
-            return BAD_INDEX
-        sums[tof[k]] += np.int64(intensity[k])
-        seen[tof[k] >> 6] |= np.uint64(1) << np.uint64(tof[k] & 63)
-    count = 0
-    for word in range(len(seen)):
-        if seen[word] == 0:
-            continue
-        for bit in range(64):
-            if seen[word] >> np.uint64(bit) & np.uint64(1):
-                place = 64 * word + bit
-                index[count] = place
-                total[count] = sums[place] * scale
-                sums[place] = 0
-                count += 1
-        seen[word] = 0
-    return count
+        before = done
+        done = _put_peaks(buffer[:size], planes, n_scans, n_peaks, done)
+        if done < 0:
+            return done
+        # The word after that of a scan says what it has; nothing says it of the last one.
+        _put_word(planes, n, (s + 1) % n_scans, 2 * (done - before) if s + 1 < n_scans else 0)
+    return done if done == n_peaks else BAD_PEAKS

@@ -1,17 +1,7 @@
-"""From the digitizer's index to m/z, and from the scan to 1/K0, by the coefficients in the file.
+"""What the tables of a Bruker ``.d`` say of m/z and of ion mobility: coefficients, temperatures.
 
-m/z, model 1, of a frame whose temperatures are T1, T2 (T1ref, T2ref those of the row)::
-
-    f = 1 + 1e-6 (dC1 (T1ref - T1) + dC2 (T2ref - T2))
-    t = index * DigitizerTimebase + DigitizerDelay                       in ns
-    t = C0 + b s + (C2/f) s^2 + C3 s^3,   b = sqrt(1e12 / (C1 f)),   s = sqrt(m/z + C4)
-
-Model 2 takes m1 from C0, C1 and C2 alone and corrects it by a polynomial P of C7 terms::
-
-    x = m1 within [C5, C6],   m/z = m1 - P(x) exp(-(m1 - x)^2),   P(x) = sum C[8 + k] x^k
-
-The chord, used on request where neither is there, is uniform in the square root of m/z
-between the ends of the acquisition range; it can be some tens of ppm off.
+`gpuconvert.calibration` has the formulas of m/z. Its chord, used on request where neither
+model is there, lies between the ends of the acquisition range; it can be some tens of ppm off.
 
 1/K0, model 2: ``V = C2 + (C3 - C2)/C1 (scan - C0 - C4)``, ``1/K0 = 1 / (C6 + C7/|V|)``.
 
@@ -27,22 +17,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuconvert.compiled import compiled, inner
+from gpuconvert.calibration import (
+    C0,
+    C1,
+    C3,
+    C4,
+    CHORD,
+    KIND,
+    LOW,
+    MODEL_1,
+    MODEL_2,
+    MODEL_SIZE,
+    MOST_TERMS,
+    TERMS,
+    TIMEBASE,
+    calibrated,
+)
 from gpuconvert.errors import SourceError
 from gpuconvert.readers.bruker_sql import Frames
 
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-CHORD, MODEL_1, MODEL_2 = 0, 1, 2
-
-KIND, TIMEBASE, DELAY, C0, C1, C2, C3, C4, LOW, HIGH, TERMS = range(11)
-MOST_TERMS = 7
-MODEL_SIZE = TERMS + MOST_TERMS
-"""Entries of a model: kind, then coefficients; a chord is C0 + C1 index, squared."""
-
-NEWTON_STEPS = 12
-"""Quadratic convergence from a start that is right to C3: three steps suffice for real data."""
 
 _STATED = {
     MODEL_1: ("DigitizerTimebase", "DigitizerDelay", "C0", "C1"),
@@ -74,62 +69,6 @@ class MzCalibration:
     def approximate(self) -> bool:
         """Whether some frame is on a chord."""
         return bool((self.models[self.model, KIND] == CHORD).any())
-
-
-@inner
-def _base_mz(index: float, model: Floats, factor: float) -> float:
-    """Return m/z by model 1; by model 2 before its correction."""
-    b = math.sqrt(1e12 / (model[C1] * factor))
-    c2 = model[C2] / factor
-    d = index * model[TIMEBASE] + model[DELAY] - model[C0]
-    s = 2.0 * d / (b + math.sqrt(b * b + 4.0 * c2 * d))
-    c3 = model[C3]
-    if c3 != 0.0:
-        for _ in range(NEWTON_STEPS):
-            step = (((c3 * s + c2) * s + b) * s - d) / ((3.0 * c3 * s + 2.0 * c2) * s + b)
-            s -= step
-            if abs(step) <= 1e-16 * abs(s):
-                break
-    return float(s * s - model[C4])
-
-
-@inner
-def _mz(index: float, model: Floats, factor: float) -> float:
-    if model[KIND] == CHORD:
-        root = model[C0] + model[C1] * index
-        return float(root * root)
-    mz = _base_mz(index, model, factor)
-    if model[KIND] == MODEL_1:
-        return mz
-    x = min(max(mz, model[LOW]), model[HIGH])
-    correction = 0.0
-    for k in range(MOST_TERMS - 1, -1, -1):
-        correction = correction * x + model[TERMS + k]
-    return mz - correction * math.exp(-((mz - x) * (mz - x)))
-
-
-@compiled
-def calibrate(
-    values: Floats, first: Longs, count: Longs, models: Floats, model: Longs, factor: Floats
-) -> None:
-    """Turn indices into m/z, in place.
-
-    Parameters
-    ----------
-    values
-        Holds the indices of all spectra; nothing else in it is touched.
-    first, count
-        (n_spectra,) where each spectrum's begin in `values`, and how many they are.
-    models
-        (n_models, MODEL_SIZE), see `MzCalibration`.
-    model, factor
-        (n_spectra,) of each spectrum.
-    """
-    for s in range(len(first)):
-        row = models[model[s]]
-        f = factor[s]
-        for k in range(first[s], first[s] + count[s]):
-            values[k] = _mz(values[k], row, f)
 
 
 def one_over_k0(scan: Floats, row: dict[str, Any]) -> Floats:
@@ -288,12 +227,9 @@ def mz_ends(calibration: MzCalibration, n_samples: int) -> tuple[float, float]:
     ends = []
     for place in np.unique(calibration.model):
         factors = calibration.factor[calibration.model == place]
-        values = np.array([0.0, n_samples - 1.0] * 2)
-        calibrate(
-            values, np.array([0, 2]), np.array([2, 2]), calibration.models,
-            np.array([place, place], np.int64), np.array([factors.min(), factors.max()]),
-        )  # fmt: skip
-        ends.append(values)
+        for factor in (factors.min(), factors.max()):
+            index = np.array([0.0, n_samples - 1.0])
+            ends.append(calibrated(index, calibration.models[place], float(factor)))
     if not ends:
         return 0.0, 0.0
     return float(np.min(ends)), float(np.max(ends))

@@ -13,7 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuconvert import packed
 from gpuconvert.errors import SourceError
+from gpuconvert.packed import POINT_BYTES
 from gpuconvert.readers import bruker_blobs as blobs
 from gpuconvert.readers.bruker_sql import Frames
 from gpuconvert.readers.extents import ExtentFile
@@ -22,8 +24,10 @@ Bytes = NDArray[np.uint8]
 Longs = NDArray[np.int64]
 Content = Literal["line", "profile", "scans"]
 
-POINT_BYTES = 12
-"""A decoded point: m/z as float64 and intensity as float32."""
+PACKED: dict[Content, packed.Content] = {
+    "line": "indices", "profile": "samples", "scans": "scans",
+}  # fmt: skip
+"""How the inflated frames of each content are packed."""
 
 WIDE_POINT_BYTES = 16
 """A stored peak of a line spectrum that has a width too."""
@@ -51,7 +55,8 @@ class BlobFile:
     path : of the file
     form : how frames are stored
     number, n_peaks : (n_rows,) int64, as the tables have them
-    stored : (n_rows,) int64, bytes to read of each; 0 where there is nothing to decode
+    n_scans : (n_rows,) int64, the most that a header may state
+    stored : (n_rows,) int64, bytes to read of each; 0 where there is nothing to read
     """
 
     def __init__(self, path: Path, frames: Frames, rows: Longs, form: Form) -> None:
@@ -62,6 +67,10 @@ class BlobFile:
         self._file = ExtentFile(path)
         try:
             self.stored = self._find_extents(frames)
+            self.n_scans = frames.n_scans[rows]
+            if form.compression == LZF:
+                # They hold more scans than they state; each takes an offset of 4 bytes.
+                self.n_scans = self.stored // 4
         except BaseException:
             self.close()
             raise
@@ -134,6 +143,9 @@ class BlobFile:
         self._refuse(rows, bad, "its header says {0} bytes, but {1} are there", size, stored)
         content = heads[:, blobs.FIRST_CONTENT]
         if self.form.content == "scans":
+            words = "its header says {0} scans, expected 1 to {1}"
+            n_scans = self.n_scans[rows]
+            self._refuse(rows, used & ((second < 1) | (second > n_scans)), words, second, n_scans)
             if self.form.compression == ZSTD:
                 words = "its peaks inflate to {0} bytes, expected {1}"
                 expected = 4 * (second + 2 * n_peaks)

@@ -63,13 +63,18 @@ class ScanBins:
         self.axis = MobilityAxis(low, high if high > low else low * 1.001, n_bins)
         self._cached = lru_cache(maxsize=64)(self._bins)
 
-    def of_row(self, row: int, n_scans: int) -> Longs:
-        """Return the bin of each scan of a row; (n_scans,) int64."""
+    def of_row(self, row: int, n_scans: int) -> tuple[Longs, Longs]:
+        """Return the bins of the scans of a row, and which of them each scan is in.
+
+        bins : (n_bins,) int64, ascending
+        own : (n_scans,) int64, place in `bins`
+        """
         return self._cached(int(self._number[row]), int(self._n_scans[row]), n_scans)
 
     def _k0(self, number: int, scan: Longs) -> NDArray[np.float64]:
         return one_over_k0(scan.astype(np.float64), self._table[number])
 
-    def _bins(self, number: int, stated: int, n_scans: int) -> Longs:
+    def _bins(self, number: int, stated: int, n_scans: int) -> tuple[Longs, Longs]:
         scan = np.minimum(np.arange(n_scans), max(0, stated - 1))
-        return self.axis.bin_of(self._k0(number, scan))
+        bins, own = np.unique(self.axis.bin_of(self._k0(number, scan)), return_inverse=True)
+        return bins.astype(np.int64), own.astype(np.int64)

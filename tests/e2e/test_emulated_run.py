@@ -13,6 +13,7 @@ from gpuconvert.backends.device import DeviceBackend
 from gpuconvert.backends.host import HostBackend
 from gpuconvert.errors import BackendError
 from gpuconvert.settings import Settings
+from tests.e2e import test_bruker, test_bruker_mobility
 from tests.e2e.data import matrix_bytes, pixels, write_centroid, write_profile
 from tests.e2e.test_mzpeak import full_profiles
 from tests.imzml_writer import write_imzml
@@ -48,6 +49,23 @@ def test_the_store_is_that_of_the_cpu(tmp_path, emulated, write):
     assert any(slot.points for slot in emulated.slots)
     # The reader fills the buffers of the backend, and no others.
     assert emulated.buffers
+
+
+@pytest.mark.parametrize("kind", ["line", "profile", "scans", "lzf", "mobility"])
+def test_the_store_of_frames_is_that_of_the_cpu(tmp_path, emulated, kind):
+    options = {"workers": 3}
+    if kind == "mobility":
+        source = test_bruker_mobility.write(tmp_path, test_bruker_mobility.image())
+        options |= {"mobility_bins": 7, "bins": 4000}
+    else:
+        source = test_bruker.write_kind(kind, tmp_path, test_bruker.image(3, 2))
+        options |= {"spectrum": kind} if kind in ("line", "profile") else {}
+    gpuconvert.convert(source, tmp_path / "a.zarr", backend="cuda", **options)
+    gpuconvert.convert(source, tmp_path / "b.zarr", backend="cpu", **options)
+    found = matrix_bytes(tmp_path / "a.zarr")
+    assert found == matrix_bytes(tmp_path / "b.zarr")
+    assert len({name.split("/")[1] for name in found}) == (2 if kind == "mobility" else 1)
+    assert all(slot.points for slot in emulated.slots)
 
 
 @pytest.mark.parametrize("planned", ["cuda", "numpy"])

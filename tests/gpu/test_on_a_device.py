@@ -1,28 +1,35 @@
 """What only a device can show: ``pytest -m gpu``. The tests of all backends run on it as well."""
 
 import gc
+import re
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import gpuconvert
-from gpuconvert.backends import choose_backend
+from gpuconvert.backends import choose_backend, frame_launches
 from gpuconvert.backends.device import DeviceBackend
 from gpuconvert.backends.host import HostBackend
 from gpuconvert.backends.kernel_source import cubin_path, file_of_kernel
 from gpuconvert.backends.launches import halve_image
-from gpuconvert.errors import BackendError
+from gpuconvert.errors import BackendError, SourceError
 from gpuconvert.resampling import ResampleOptions
-from gpuconvert.spectra import CsrBlock
+from gpuconvert.spectra import CsrBlock, decode
 from tests.e2e.data import matrix_bytes, pixels, write_profile
+from tests.e2e.test_bruker import image, write_kind
+from tests.frames import packed_batches
 from tests.kernels.slow import half
 from tests.strategies import make_axis, pack
 from tests.unit.test_backends import blocks_are_equal, peaks, step_of
+from tests.unit.test_packed import DAMAGE, damaged
 
 pytestmark = pytest.mark.gpu
 
@@ -73,6 +80,39 @@ def test_images_are_those_of_the_slow_version(slot):
     with slot.running():
         halved = halve_image(slot, image)
     assert halved.tolist() == [half(channel.tolist()) for channel in image]
+
+
+@pytest.mark.parametrize("content", ["indices", "samples", "scans"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_packed_points_have_the_bits_of_the_processor(slot, content, data):
+    batch = data.draw(packed_batches(content))
+    with slot.running():
+        points, said = frame_launches.unpack(slot, batch, batch.packed)
+        raw = np.zeros(0, np.uint8) if points is None else slot.download(points)[0]
+    found, wanted = decode(replace(said, raw=raw)), decode(batch)
+    for name in ("indptr", "mz", "intensity"):
+        assert getattr(found, name).tobytes() == getattr(wanted, name).tobytes(), name
+
+
+def test_damage_is_told_in_the_sentence_of_the_processor(slot):
+    for kind in DAMAGE:
+        batch = damaged(*kind[:3])
+        with pytest.raises(SourceError) as told:
+            decode(batch)
+        with pytest.raises(SourceError, match=f"^{re.escape(str(told.value))}$"), slot.running():
+            frame_launches.unpack(slot, batch, batch.packed)
+
+
+@pytest.mark.parametrize("kind", ["line", "profile", "scans"])
+def test_the_store_of_frames_is_that_of_the_processor(library, tmp_path, kind):
+    source = write_kind(kind, tmp_path, image())
+    # A law whose positions are rounded correctly everywhere.
+    options = {"axis": "linear-tof", "bins": 20_000}
+    options |= {"spectrum": kind} if kind != "scans" else {}
+    gpuconvert.convert(source, tmp_path / "a.zarr", backend="cuda", **options)
+    gpuconvert.convert(source, tmp_path / "b.zarr", backend="cpu", **options)
+    assert matrix_bytes(tmp_path / "a.zarr") == matrix_bytes(tmp_path / "b.zarr")
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8"])
@@ -192,6 +232,7 @@ from gpuconvert.backends.device import DeviceBackend
 from gpuconvert.resampling import ResampleOptions
 from tests.strategies import make_axis, pack
 from tests.unit.test_backends import METHODS, peaks, step_of
+from tests.unit.test_device import FRAMES, packed_frames
 backend = DeviceBackend((0,))
 for method, quantity in METHODS:
     for law in ("linear-tof", "tof"):
@@ -200,6 +241,8 @@ for method, quantity in METHODS:
         for seed, n in enumerate((40, 3, 300, 7)):
             batch = pack(peaks(seed, 3, n), "<f8", "<f4", gaps=[1, 2, 3])
             backend.by_bin(backend.resample(batch, axis, options), 900)
+        for content in FRAMES:
+            backend.resample(packed_frames(content), axis, options)
 for dtype in ("f4", "f8", "i4", "i8"):
     for lengths in ((40, 0, 3), (1,), (300, 7), (0,)):
         bounds = np.cumsum((0, *lengths))

@@ -74,6 +74,7 @@ def library():
 DTYPES = {
     "double": "f8", "float": "f4", "int": "i4", "long long": "i8", "unsigned long long": "u8",
     "unsigned char": "u1", "unsigned short": "u2", "unsigned int": "u1", "Problem": "u1",
+    "Model": "f8",
 }  # fmt: skip
 """The dtype of the array that stands for each type of C; words and structures are bytes."""
 
@@ -151,6 +152,30 @@ class EmulatedQueue:
     def span(self, stage):
         """Name nothing."""
         return nullcontext()
+
+
+class KeptQueue(EmulatedQueue):
+    """Keeps memory by its name, as a slot of a device does: who asks again gets the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory = {}
+
+    def empty(self, name, n, dtype):
+        """Return the memory called `name`, full of rubbish, as of whoever had it before."""
+        size = n * np.dtype(dtype).itemsize
+        block = self.memory.get(name)
+        if block is None or len(block) < size:
+            block = self.memory[name] = np.empty(size, np.uint8)
+        block[:] = 0xA5
+        return block[:size].view(dtype)
+
+    def upload(self, name, values):
+        """Return a copy of `values` in the memory called `name`; bytes end in a whole word."""
+        sent = super().upload(name, values)
+        kept = self.empty(name, sent.size, sent.dtype).reshape(sent.shape)
+        kept[:] = sent
+        return kept
 
 
 class EmulatedBackend:

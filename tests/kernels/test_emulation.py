@@ -36,6 +36,7 @@ from tests.unit.test_backends import (  # noqa: F401 - run here on the emulated 
     test_neighbours_are_judged_by_the_native_step_at_the_second,
     test_non_zeros_are_sorted_by_bin_and_then_row,
     test_one_mz_array_for_all_gives_what_a_copy_for_each_does,
+    test_packed_spectra_give_what_their_points_do,
     test_points_at_one_position_count_as_the_first,
     test_rows_are_those_of_the_batch,
     test_rows_of_one_pixel_keep_their_order,

@@ -11,7 +11,7 @@ import pytest
 from tests.kernels.emulator import SANITIZE
 
 HERE = Path(__file__).parent
-TESTS = ("test_emulation.py", "test_other_kernels.py")
+TESTS = ("test_emulation.py", "test_frames.py", "test_other_kernels.py")
 
 
 def run_sanitized(*arguments):

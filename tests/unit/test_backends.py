@@ -8,6 +8,8 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyimzml.ImzMLParser import ImzMLParser
 from scipy.sparse import csr_matrix
 
@@ -23,7 +25,9 @@ from gpuconvert.spectra import (
     FAULT_NEGATIVE,
     FAULT_ORDER,
     CsrBlock,
+    unpack,
 )
+from tests.frames import N_SAMPLES, pack_frames, packed_batches
 from tests.strategies import INTENSITY_DTYPES, MZ_DTYPES, make_axis, pack
 
 NAN = float("nan")
@@ -331,6 +335,35 @@ def test_rows_of_one_pixel_keep_their_order(backend):
     found = backend.by_bin(block, 4)
     assert found.rows.tolist() == [8, 8, 8]
     assert found.data.tolist() == [5, 7, 6]
+
+
+@given(data=st.data())
+@pytest.mark.parametrize("content", ["indices", "samples", "scans"])
+@pytest.mark.parametrize(("method", "quantity"), METHODS)
+def test_packed_spectra_give_what_their_points_do(backend, content, method, quantity, data):
+    batch = data.draw(packed_batches(content))
+    axis, options = make_axis("linear-tof", 300), ResampleOptions(method, quantity)
+    found = backend.resample(batch, axis, options)
+    assert blocks_are_equal(found, backend.resample(unpack(batch), axis, options))
+    assert found.rows.tolist() == batch.rows.tolist()
+
+
+@pytest.mark.parametrize("content", ["indices", "samples", "scans"])
+def test_packed_spectra_take_no_more_memory_than_was_said(backend, content):
+    index = np.arange(N_SAMPLES)
+    frame = {
+        "indices": (index, index), "samples": dict.fromkeys(range(N_SAMPLES), 3),
+        "scans": [(index, index), (index[::2], index[::2])],
+    }[content]  # fmt: skip
+    batch = pack_frames(content, [frame] * 300)
+    axis, options = make_axis("linear-tof", 3000), ResampleOptions("pchip")
+    block = backend.resample(batch, axis, options)
+    tracemalloc.start()
+    backend.resample(batch, axis, options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    most = int(batch.n_points.max())
+    assert peak < backend.peak_bytes(batch.most_points, 300, len(block.data), most).host
 
 
 @pytest.mark.parametrize(("method", "quantity"), METHODS)

@@ -7,7 +7,7 @@ from numcodecs.zstd import compress, decompress
 
 from gpuconvert.readers import bruker_blobs as blobs
 from tests import bruker_writer
-from tests.bruker_writer import Frame, lzf_blob, lzf_compress, planes, tdf_blob
+from tests.bruker_writer import Frame, lzf_blob, lzf_compress, tdf_blob
 
 N_SAMPLES = 3000
 
@@ -27,71 +27,45 @@ def frame_of(indices):
     )
 
 
-def expected(frame):
-    scan = np.repeat(np.arange(len(frame.scans)), [len(index) for index, _ in frame.scans])
-    index, intensity = (
-        np.concatenate([np.array(pair[k], np.int64) for pair in frame.scans]) for k in (0, 1)
-    )
-    return scan, index, intensity
-
-
-def room(n):
-    return np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.uint32)
-
-
 def words_of(frame):
     """The uncompressed words of a frame as byte planes."""
     blob = tdf_blob(frame)
     return np.frombuffer(decompress(blob[8:]), np.uint8)
 
 
-@given(scans)
-def test_scans_come_back_as_they_were(indices):
-    frame = frame_of(indices)
-    scan, index, intensity = expected(frame)
-    if not len(scan):
-        return
-    found = room(len(scan))
-    assert blobs.split_scans(words_of(frame), len(indices), len(scan), *found) == len(scan)
-    for got, want in zip(found, (scan, index, intensity)):
-        np.testing.assert_array_equal(got, want)
-
-
-@given(scans)
-def test_lzf_scans_come_back_as_they_were(indices):
-    frame = frame_of(indices)
-    scan, index, intensity = expected(frame)
-    found = room(len(scan))
+def packed_scans(frame, n_peaks):
+    """Return what the LZF of a frame becomes, and its words."""
+    n_scans = len(frame.scans)
+    words = np.full(4 * (n_scans + 2 * n_peaks), 255, np.uint8)
+    buffer = np.empty(8 * n_peaks + 8, np.uint8)
     blob = np.frombuffer(lzf_blob(frame), np.uint8)
-    buffer = np.empty(8 * len(scan) + 8, np.uint8)
-    count = blobs.split_lzf_scans(blob, len(indices), len(scan), buffer, *found)
-    assert count == len(scan)
-    for got, want in zip(found, (scan, index, intensity)):
-        np.testing.assert_array_equal(got, want)
+    return blobs.pack_lzf_scans(blob, n_scans, n_peaks, buffer, words), words
 
 
 @given(scans)
-def test_scans_add_up_by_index(indices):
+def test_lzf_becomes_the_words_of_the_other_compression(indices):
     frame = frame_of(indices)
-    _, tof, intensity = expected(frame)
-    sums, seen = np.zeros(N_SAMPLES, np.int64), np.zeros(N_SAMPLES // 64 + 1, np.uint64)
-    index, total = np.zeros(len(tof)), np.zeros(len(tof), np.float32)
-    count = blobs.add_scans(tof.astype("i4"), intensity.astype("u4"), 0.4, sums, seen, index, total)
-    want = np.bincount(tof, intensity.astype(float), N_SAMPLES)
-    np.testing.assert_array_equal(index[:count], np.unique(tof))
-    np.testing.assert_array_equal(total[:count], (0.4 * want[np.unique(tof)]).astype("f4"))
-    assert not sums.any()
-    assert not seen.any()
+    n_peaks = sum(map(len, indices))
+    if not n_peaks:
+        return
+    found, words = packed_scans(frame, n_peaks)
+    assert found == n_peaks
+    np.testing.assert_array_equal(words, words_of(frame))
 
 
-def test_an_index_beyond_the_digitizer_leaves_the_sums_zero():
-    sums, seen = np.zeros(100, np.int64), np.zeros(2, np.uint64)
-    tof = np.array([5, 99, 100], np.int32)
-    index, total = np.zeros(3), np.zeros(3, np.float32)
-    count = blobs.add_scans(tof, np.ones(3, np.uint32), 1.0, sums, seen, index, total)
-    assert count == blobs.BAD_INDEX
-    assert not sums.any()
-    assert not seen.any()
+@pytest.mark.parametrize("n_peaks", [3, 5])
+def test_another_number_of_peaks_in_lzf_is_told(n_peaks):
+    found, _ = packed_scans(frame_of([[1, 2, 3], [4]]), n_peaks)
+    assert found == blobs.BAD_PEAKS
+
+
+def test_gaps_in_lzf_that_no_word_holds_are_told():
+    gaps = np.array([-(2**31), -(2**31), 7], "<i4").tobytes()
+    scan = lzf_compress(gaps)
+    blob = np.array([0, 1, 16, 16 + len(scan)], "<u4").tobytes() + scan
+    buffer, words = np.empty(64, np.uint8), np.zeros(12, np.uint8)
+    found = blobs.pack_lzf_scans(np.frombuffer(blob, np.uint8), 1, 1, buffer, words)
+    assert found == blobs.BAD_LZF
 
 
 @pytest.mark.parametrize(
@@ -153,12 +127,10 @@ def test_a_frame_packed_by_the_library_is_read(monkeypatch):
     monkeypatch.setattr(bruker_writer, "lzf_compress", liblzf)
     index = np.arange(0, 3000, 3)
     frame = Frame(scans=[(index[k:], np.full(len(index) - k, 1 + k)) for k in range(4)])
-    scan, place, intensity = expected(frame)
-    blob = np.frombuffer(lzf_blob(frame), np.uint8)
-    buffer, found = np.zeros(8 * (len(scan) + 1), np.uint8), room(len(scan))
-    assert blobs.split_lzf_scans(blob, 4, len(scan), buffer, *found) == len(scan)
-    for got, want in zip(found, (scan, place, intensity)):
-        np.testing.assert_array_equal(got, want)
+    n_peaks = sum(len(counts) for _, counts in frame.scans)
+    found, words = packed_scans(frame, n_peaks)
+    assert found == n_peaks
+    np.testing.assert_array_equal(words, words_of(frame))
 
 
 @given(st.binary(max_size=60))
@@ -168,37 +140,6 @@ def test_damaged_lzf_never_leaves_its_target(packed):
     size = blobs.inflate_lzf(np.frombuffer(packed, np.uint8), guarded)
     assert size == blobs.BAD_LZF or 0 <= size <= 40
     assert not target[40:].any()
-
-
-def test_counts_that_exceed_the_frame_are_told():
-    frame = frame_of([[1, 2, 3], [4]])
-    words = words_of(frame).copy()
-    n = 2 + 2 * 4
-    words[1] = 20
-    assert blobs.split_scans(words, 2, 4, *room(4)) == blobs.BAD_COUNTS
-    assert len(words) == 4 * n
-
-
-@pytest.mark.parametrize("n", [1, 63, 64, 65, 1000])
-@given(data=st.data())
-def test_samples_that_are_not_zero_are_found(n, data):
-    samples = np.zeros(n, np.uint32)
-    for at in data.draw(st.lists(st.integers(0, n - 1), max_size=20)):
-        samples[at] = VALUES[at % len(VALUES)]
-    raw = np.frombuffer(planes(samples), np.uint8)
-    filled = np.flatnonzero(samples)
-    index, intensity = np.zeros(len(filled)), np.zeros(len(filled), np.float32)
-    assert blobs.count_samples(raw, n) == len(filled)
-    assert blobs.compact_samples(raw, n, index, intensity) == len(filled)
-    np.testing.assert_array_equal(index, filled)
-    np.testing.assert_array_equal(intensity, samples[filled].astype("f4"))
-
-
-def test_more_samples_than_room_are_told_and_not_written():
-    raw = np.frombuffer(planes(np.ones(70, np.uint32)), np.uint8)
-    index, intensity = np.zeros(5), np.zeros(6, np.float32)
-    assert blobs.compact_samples(raw, 70, index, intensity[:5]) == 6
-    assert intensity[5] == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 65_791, 65_792, 300_000])

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpuconvert.calibration import calibrated
 from gpuconvert.errors import SourceError
 from gpuconvert.readers.bruker_calibration import (
     build_calibration,
-    calibrate,
     mz_ends,
     one_over_k0,
 )
@@ -85,12 +85,8 @@ def build(rows, table=None, *, metadata=None, chord=False):
 
 
 def convert(found, index, row=0):
-    values = np.array(index, np.float64)
-    calibrate(
-        values, np.array([0]), np.array([len(values)]), found.models, found.model[row : row + 1],
-        found.factor[row : row + 1],
-    )  # fmt: skip
-    return values
+    model = found.models[found.model[row]]
+    return calibrated(np.array(index, np.float64), model, found.factor[row])
 
 
 @pytest.mark.parametrize(("row", "times", "masses"), VENDOR)

@@ -16,14 +16,16 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from gpuconvert.backends import choose_backend, device, launches
+from gpuconvert.backends import choose_backend, device, frame_launches, launches
 from gpuconvert.backends.device import DeviceBackend
 from gpuconvert.backends.host import HostBackend
-from gpuconvert.errors import BackendError, SettingsError
+from gpuconvert.errors import BackendError, SettingsError, SourceError
 from gpuconvert.resampling import ResampleOptions
+from tests.frames import N_SAMPLES, pack_frames
 from tests.kernels.emulator import EmulatedQueue
 from tests.strategies import make_axis, pack
 from tests.unit.test_backends import peaks, random_block, step_of
+from tests.unit.test_packed import DAMAGE, damaged
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
 AXIS = make_axis("linear-tof", 700)
@@ -96,6 +98,95 @@ def test_a_batch_beyond_the_memory_is_cut_and_put_together(pieces, shared):
     assert sum(slot.points) == batch.n_points.sum()
     assert len(slot.points) >= min(pieces, 2)
     assert (len(slot.points) == 1) == (pieces == 1)
+
+
+INDEX = np.arange(0, N_SAMPLES, 3)
+FRAMES = {
+    "indices": (INDEX, INDEX + 1),
+    "samples": dict.fromkeys(INDEX.tolist(), 5),
+    "scans": [(INDEX, INDEX + 1), (INDEX[::2], INDEX[::2]), ([], []), (INDEX[1::3], INDEX[1::3])],
+}
+
+
+def packed_frames(content):
+    """Eight frames, those of scans of two spectra each, and some spectra without a frame."""
+    frames = [FRAMES[content]] * 8
+    owners = [[3 * k + scan % 2 for scan in range(4)] for k in range(8)]
+    return pack_frames(content, frames, owners if content == "scans" else None, 24)
+
+
+@needs_compiler
+@pytest.mark.parametrize("content", FRAMES)
+@pytest.mark.parametrize("pieces", [1, 2, 3, 8])
+def test_packed_spectra_beyond_the_memory_are_cut_and_put_together(pieces, content):
+    batch = packed_frames(content)
+    slot = Slot(device._device_bytes(batch) // pieces + (1 if pieces < 8 else 30_000))
+    found = DeviceBackend(slots=[slot]).resample(batch, AXIS, OPTIONS)
+    assert_equal(found, HostBackend().resample(batch, AXIS, OPTIONS))
+    assert (len(slot.points) == 1) == (pieces == 1)
+
+
+@needs_compiler
+def test_packed_spectra_are_cut_where_their_keys_have_too_many_bits(monkeypatch):
+    batch = packed_frames("scans")
+    bits = frame_launches.key_bits(batch)
+    # 700 samples, 8 x 468 peaks, 24 spectra and what is of none.
+    assert bits == 10 + 12 + 5
+    assert frame_launches.key_bits(packed_frames("samples")) == 0
+    monkeypatch.setattr(frame_launches, "KEY_BITS", bits - 1)
+    slot = Slot()
+    found = DeviceBackend(slots=[slot]).resample(batch, AXIS, OPTIONS)
+    assert_equal(found, HostBackend().resample(batch, AXIS, OPTIONS))
+    assert len(slot.points) == 2
+
+
+class Counting(Slot):
+    """A slot that keeps the most bytes asked for by each name."""
+
+    def __init__(self):
+        super().__init__()
+        self.held = {}
+
+    def kept(self, name, values):
+        self.held[name] = max(self.held.get(name, 0), values.nbytes)
+        return values
+
+    def empty(self, name, n, dtype):
+        return self.kept(name, super().empty(name, n, dtype))
+
+    def upload(self, name, values):
+        return self.kept(name, super().upload(name, values))
+
+    def sort(self, values):
+        super().sort(self.kept("sort", values))
+
+
+# What does not grow with the batch: the problem, the models, ends of arrays.
+FIXED = 2000
+
+
+@needs_compiler
+@pytest.mark.parametrize("content", [None, *FRAMES])
+def test_a_batch_takes_no_more_device_memory_than_was_said(content):
+    batch = packed_frames(content) if content else pack(peaks(3, 8, 300))
+    slot = Counting()
+    block = DeviceBackend(slots=[slot]).resample(batch, AXIS, OPTIONS)
+    total = sum(slot.held.values()) - block.indices.nbytes - block.data.nbytes
+    # Twice as much is asked for, as a device's arrays grow by powers of two.
+    said = device._device_bytes(batch) / 2
+    assert 0.7 * said < total < said + FIXED
+
+
+@needs_compiler
+def test_damage_on_a_device_is_told_in_the_sentence_of_the_processor():
+    for kind in DAMAGE:
+        batch = damaged(*kind[:3])
+        with pytest.raises(SourceError) as told:
+            HostBackend().resample(batch, AXIS, OPTIONS)
+        slot = Slot()
+        with pytest.raises(SourceError, match=f"^{re.escape(str(told.value))}$"):
+            DeviceBackend(slots=[slot]).resample(batch, AXIS, OPTIONS)
+        assert slot.users == 0
 
 
 @needs_compiler
@@ -256,7 +347,8 @@ def test_profiles_that_run_out_of_memory_are_tried_in_halves_and_then_named():
 def test_memory_grows_with_points_and_values():
     backend = DeviceBackend(slots=[])
     small, large = backend.peak_bytes(10, 1, 10, 10), backend.peak_bytes(1000, 1, 10, 1000)
-    assert large.device - small.device == 2 * 990 * launches.POINT_BYTES
+    each = launches.POINT_BYTES + frame_launches.MOST_POINT_BYTES
+    assert large.device - small.device == 2 * 990 * each
     more = backend.peak_bytes(10, 1, 1010, 10)
     assert more.host - small.host == 1000 * device.HOST_NONZERO_BYTES
     assert len(backend.buffer(17)) == 17

@@ -1,4 +1,4 @@
-"""Batches of spectra: decoding, faults and their words, selection, repair."""
+"""Batches of spectra: decoding, faults and their words, selection."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,6 @@ from gpuconvert.spectra import (
     describe_fault,
     find_faults,
     from_ragged,
-    repair,
     select,
 )
 from tests.strategies import INTENSITY_DTYPES, MZ_DTYPES, pack
@@ -148,31 +147,6 @@ def test_spectra_are_concatenated_in_order():
     assert whole.indptr.tolist() == [0, 2, 2, 3]
     assert whole.mz.tolist() == [1.0, 2.0, 5.0]
     assert concatenate([]).indptr.tolist() == [0]
-
-
-def test_repair_drops_and_sorts_what_is_faulty_and_says_so():
-    spectra = ragged(
-        ([1.0, 2.0], [10.0, 20.0]),
-        ([3.0, 1.0, 2.0, 1.0], [30.0, 11.0, 20.0, 12.0]),
-        ([1.0, NAN, 5.0, 4.0], [-1.0, 2.0, 50.0, INF]),
-    )
-    repaired, done = repair(from_ragged(spectra, np.array([2, 3, 5]), "profile"))
-    decoded = decode(repaired)
-    assert decoded.indptr.tolist() == [0, 2, 6, 7]
-    assert decoded.mz.tolist() == [1.0, 2.0, 1.0, 1.0, 2.0, 3.0, 5.0]
-    # Equal m/z keep their old order.
-    assert decoded.intensity.tolist() == [10.0, 20.0, 11.0, 12.0, 20.0, 30.0, 50.0]
-    assert (done.dropped, done.sorted) == (3, 1)
-    assert repaired.rows.tolist() == [2, 3, 5]
-    assert repaired.representation == "profile"
-    assert not find_faults(decoded).any()
-
-
-def test_repair_leaves_sound_spectra_alone():
-    spectra = ragged(([1.0, 2.0], [0.0, 3.0]), ([], []))
-    repaired, done = repair(from_ragged(spectra, np.arange(2), None))
-    assert decode(repaired).mz.tolist() == [1.0, 2.0]
-    assert (done.dropped, done.sorted) == (0, 0)
 
 
 def acquisition(representations, codes, coordinates):
