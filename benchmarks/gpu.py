@@ -30,6 +30,7 @@ from scipy.interpolate import PchipInterpolator
 from benchmarks import gpu_cases
 from benchmarks.cases import CASES, stripped_profile, write_case
 from benchmarks.gpu_cases import QUICK, Sizes, make_axis, make_batch, make_options
+from benchmarks.gpu_frames import frames_section
 from benchmarks.gpu_kernels import kernels_section, transfer_section, zero_runs_section
 from benchmarks.process import ROOT, size_of
 from benchmarks.results import FOLDER, save
@@ -231,6 +232,7 @@ def measure(
         "transfer": lambda: transfer_section(library, sizes),
         "kernels": lambda: kernels_section(library, sizes),
         "zero runs": lambda: zero_runs_section(library, sizes),
+        "frames": lambda: frames_section(library, sizes),
         "batches": lambda: batches_section(library, sizes),
         "pipeline": lambda: pipeline_section(library, sizes),
         "run": lambda: run_section(sizes, work),

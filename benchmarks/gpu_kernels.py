@@ -51,7 +51,7 @@ def must_move(kernel: str, points: int, filled: int, values: int) -> int:
     }.get(kernel, 0)
 
 
-def _timed_slot(library: Any, number: int) -> Any:
+def timed_slot(library: Any, number: int) -> Any:
     """Return a slot with nearly all memory of a device, and the events around what it runs."""
     cp = library.cp
 
@@ -85,7 +85,7 @@ def _timed_slot(library: Any, number: int) -> Any:
     return slot
 
 
-def _least_seconds(
+def least_seconds(
     library: Any, slot: Any, repeats: int, work: Callable[[], Found]
 ) -> tuple[dict[str, float], Found]:
     """Return the least seconds of each kernel in so many runs of `work`, and what that gives."""
@@ -123,7 +123,7 @@ def _kernel_bytes(library: Any, sizes: Sizes) -> int:
 
 def kernels_section(library: Any, sizes: Sizes) -> dict[str, Any]:
     """Return bandwidth of every kernel, of all together, and of a copy within the device."""
-    slot = _timed_slot(library, 0)
+    slot = timed_slot(library, 0)
     batch = make_batch(_kernel_bytes(library, sizes), library.pinned)
     points = int(batch.n_points.sum())
     copy = _copy_bytes_per_s(library, slot, max(len(batch.raw) // 2, 1 << 20), sizes.repeats)
@@ -132,13 +132,13 @@ def kernels_section(library: Any, sizes: Sizes) -> dict[str, Any]:
     }  # fmt: skip
     for n_bins in gpu_cases.BINS:
         axis, options = make_axis(n_bins), make_options()
-        best, block = _least_seconds(
+        best, block = least_seconds(
             library, slot, sizes.repeats, partial(resample, slot, batch, axis, options)
         )
         entry = _bandwidths(best, points, len(block.data), copy)
         found[f"{n_bins} bins"] = entry | {"agrees": _agrees(block, batch, axis, options)}
         if n_bins == min(gpu_cases.BINS):
-            best, _ = _least_seconds(
+            best, _ = least_seconds(
                 library, slot, sizes.repeats, partial(by_bin, slot, block, n_bins)
             )
             found[f"{n_bins} bins, by bin"] = _bandwidths(best, points, len(block.data), copy)
@@ -181,7 +181,7 @@ def _agrees(block: CsrBlock, batch: RawBatch, axis: MassAxis, options: ResampleO
 
 def zero_runs_section(library: Any, sizes: Sizes) -> dict[str, Any]:
     """Return bandwidth of the kernels that find zero runs, one point in ten not zero."""
-    slot = _timed_slot(library, 0)
+    slot = timed_slot(library, 0)
     per_spectrum = 10 * gpu_cases.POINTS
     n_spectra = max(1, _kernel_bytes(library, sizes) // (4 * per_spectrum))
     once = np.zeros(per_spectrum, np.float32)
@@ -189,7 +189,7 @@ def zero_runs_section(library: Any, sizes: Sizes) -> dict[str, Any]:
     values = np.tile(once, n_spectra)
     indptr = np.arange(n_spectra + 1, dtype=np.int64) * per_spectrum
     points = len(values)
-    best, stripped = _least_seconds(
+    best, stripped = least_seconds(
         library, slot, sizes.repeats, partial(strip_zeros, slot, indptr, values)
     )
     kept = len(stripped.places)

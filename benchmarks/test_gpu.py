@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import gpu, gpu_cases
+from benchmarks import gpu, gpu_cases, gpu_frames
 from benchmarks.gpu_kernels import must_move
 from gpuconvert.errors import BackendError
 from tests.unit.test_cupy_slots import machine  # noqa: F401 - a fixture
@@ -52,13 +52,22 @@ def test_kernels_transfers_and_pipelines_are_measured(machine, monkeypatch):  # 
     assert zeros["seconds"].keys() == {
         "find_nonzeros", "count_zero_runs", "scan", "row_pointers", "emit_zero_runs",
     }  # fmt: skip
+    monkeypatch.setattr(gpu_frames, "SAMPLES", 3000)
+    monkeypatch.setattr(gpu_frames, "FILLED", 200)
+    monkeypatch.setattr(gpu_frames, "SCANS", 20)
+    frames = gpu.frames_section(library, replace(sizes, batch_bytes=50_000))
+    assert frames.keys() == {"samples", "scans"}
+    assert all(entry["agrees"] and entry["points"] > 0 for entry in frames.values())
+    assert {"count_samples", "emit_samples"} <= frames["samples"]["seconds"].keys()
+    assert {"peak_keys", "sort", "emit_runs"} <= frames["scans"]["seconds"].keys()
     pipeline = gpu.pipeline_section(library, sizes)
     assert pipeline["500 bins"]["cuda"]["spectra_per_s"] > 0
     assert pipeline["500 bins"].keys() == {"cuda", "cpu", "scipy, one core"}
 
 
 def test_every_section_is_kept_as_soon_as_it_is_measured(machine, monkeypatch, tmp_path):  # noqa: F811
-    for name in ("host", "compile", "transfer", "kernels", "zero_runs", "batches", "pipeline"):
+    for name in ("host", "compile", "transfer", "kernels", "zero_runs", "frames", "batches",
+                 "pipeline"):  # fmt: skip
         monkeypatch.setattr(gpu, f"{name}_section", lambda *_, name=name: {name: 1})
 
     def lost(*_):
@@ -68,7 +77,7 @@ def test_every_section_is_kept_as_soon_as_it_is_measured(machine, monkeypatch, t
     kept = []
     with pytest.raises(BackendError, match="fell off"):
         gpu.measure(machine.slots, gpu.QUICK, tmp_path, lambda found: kept.append(len(found)))
-    assert kept == [2, 3, 4, 5, 6, 7, 8]
+    assert kept == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize("n_bytes", [1, 100_000, 1 << 20, 20 << 20])
