@@ -142,7 +142,10 @@ def inspection_lines(found: Inspection) -> list[str]:
     facts = found.source
     nx, ny, nz = facts["grid"]
     least, middle, most = facts["points_per_spectrum"]
-    px, py = facts["pixel_size_um"]
+    size = []
+    if facts["imaging"]:
+        px, py = facts["pixel_size_um"]
+        size = [f"pixel size     {px:g} x {py:g} µm ({facts['pixel_size_source']})"]
     lines = [
         f"file           {facts['file']} ({facts['format']}, {format_bytes(facts['bytes'])})",
         f"spectra        {format_count(facts['spectra'])}" + (
@@ -153,7 +156,7 @@ def inspection_lines(found: Inspection) -> list[str]:
         f"{format_count(most)}, median {format_count(middle)}",
         f"stored as      {'; '.join(facts['stored_as'])}"
         + (", one shared m/z axis" if facts["shared_mz"] else ""),
-        f"pixel size     {px:g} x {py:g} µm ({facts['pixel_size_source']})",
+        *size,
         f"polarity       {', '.join(facts['polarity'])}",
         f"instrument     {facts['instrument'] or facts['analyser'] or 'not stated'}",
         *_aligned(found.decision),

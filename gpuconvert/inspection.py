@@ -22,7 +22,7 @@ from gpuconvert.planning import (
     sample_extent,
     take_sample,
 )
-from gpuconvert.readers import Reader, open_reader
+from gpuconvert.readers import Reader, StatesExtent, open_reader
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import Acquisition
 
@@ -81,7 +81,7 @@ def _facts(acquisition: Acquisition) -> dict[str, Any]:
         "grid": [nx, ny, nz],
         "filled": acquisition.n_spectra / max(1, nx * ny * nz),
         "origin": list(acquisition.origin),
-        "pixel_size_um": list(acquisition.pixel_size),
+        "pixel_size_um": list(acquisition.pixel_size) if acquisition.imaging else None,
         "pixel_size_source": acquisition.pixel_size_source,
         "points": int(counts.sum()),
         "points_per_spectrum": [
@@ -124,11 +124,18 @@ def _estimate(
     return spent * scale + nonzeros * WRITE_SECONDS_PER_NONZERO, nonzeros
 
 
+def _extent(reader: Reader, sample: Sample) -> tuple[float, float]:
+    """Return the m/z range that a conversion uses where it is known unread, or the sample's."""
+    stated = reader.stated_extent() if isinstance(reader, StatesExtent) else None
+    return stated or sample_extent(sample)
+
+
 def inspect(source: Path, settings: Settings) -> Inspection:
     """Return what `source` holds and what converting it would take.
 
-    Reads the headers and a sample of the spectra, and nothing else; the m/z range is
-    that of the sample, so the axis of a conversion may be a few bins longer.
+    Reads the headers and a sample of the spectra, and nothing else; where the tables of the
+    source do not tell the m/z range it is that of the sample, so the axis of a conversion
+    may be a few bins longer.
 
     Raises
     ------
@@ -140,7 +147,7 @@ def inspect(source: Path, settings: Settings) -> Inspection:
         backend, line = choose_backend(settings.backend, settings.devices or ())
         sample = take_sample(reader)
         decision = decide_axis(
-            reader, sample, settings, sample_extent(sample), union=lambda: np.unique(
+            reader, sample, settings, _extent(reader, sample), union=lambda: np.unique(
                 sample.spectra.mz[np.isfinite(sample.spectra.mz)]
             ),
         )  # fmt: skip

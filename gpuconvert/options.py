@@ -73,7 +73,7 @@ _TABLE: tuple[tuple[str, Any, str, str | None, str], ...] = (
     ("ibd", str | None, WORK, "FILE", "Binary file of an imzML; default: beside it."),
     ("strict", bool, WORK, None, "Contradictions in the header are errors, not warnings."),
     ("check_source", bool, WORK, None,
-     "Compare the source with the identifier and the checksum that it declares."),
+     "Compare the source with the identifier and the checksums that it declares (imzML, mzPeak)."),
     ("durable", bool, WORK, None,
      "Write through to the disk before each rename, for machines that may lose power."),
     ("ignore_space", bool, WORK, None, "Start even where the disk may be too small."),

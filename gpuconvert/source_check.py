@@ -1,6 +1,7 @@
-"""Whether a source is what it says it is: its own identifier and checksum, compared on request.
+"""Whether a source is what it says it is: its own identifier and checksums, compared on request.
 
-The checksum covers the whole of a file that may be a terabyte, so a thread computes it
+An imzML declares one of its .ibd, an mzPeak one of every member, a Bruker folder none. They
+cover the whole of a file that may be a terabyte, so a thread computes it
 while the conversion reads the same bytes; the result is asked for before the store is
 put in its place.
 """
@@ -9,25 +10,25 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 from gpuconvert.errors import SourceError, SourceReadError
+from gpuconvert.readers.source_files import Declared
 
 PIECE = 1 << 22
 """Bytes that are hashed at a time."""
 
-NAMES = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256"}
+NAMES = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-512": "sha512"}
 """Names of hashlib, by the names of the vocabulary."""
 
 
 @runtime_checkable
 class Declares(Protocol):
-    """A reader whose source declares a checksum."""
+    """A reader whose source can declare checksums."""
 
-    def declared(self) -> tuple[Path, str, str] | None:
-        """Return the file, the algorithm and the lower-case hex; None where none is declared.
+    def declared(self) -> tuple[Declared, ...]:
+        """Return what is declared, which may be nothing.
 
         Raises
         ------
@@ -42,8 +43,8 @@ class SourceCheck:
 
     def __init__(self, reader: object) -> None:
         """Compare the identifiers at once; SourceError where they differ."""
-        self._declared = reader.declared() if isinstance(reader, Declares) else None
-        self._found = ""
+        self._declared = reader.declared() if isinstance(reader, Declares) else ()
+        self._found: list[str] = []
         self._error: OSError | None = None
         self._dropped = threading.Event()
         self._thread = threading.Thread(target=self._compute, name="check-source", daemon=True)
@@ -60,17 +61,21 @@ class SourceCheck:
         self._thread.join()
 
     def _compute(self) -> None:
-        if self._declared is None:
-            return
-        path, algorithm, _ = self._declared
-        digest = hashlib.new(NAMES[algorithm], usedforsecurity=False)
         try:
-            with path.open("rb") as stream:
-                while not self._dropped.is_set() and (piece := stream.read(PIECE)):
-                    digest.update(piece)
+            for item in self._declared:
+                self._found.append(self._digest(item))
         except OSError as error:
             self._error = error
-        self._found = digest.hexdigest()
+
+    def _digest(self, item: Declared) -> str:
+        digest = hashlib.new(NAMES[item.algorithm], usedforsecurity=False)
+        with item.path.open("rb") as stream:
+            stream.seek(item.offset)
+            left = item.size
+            while not self._dropped.is_set() and (piece := stream.read(min(PIECE, left))):
+                digest.update(piece)
+                left -= len(piece)
+        return digest.hexdigest()
 
     def result(self) -> str:
         """Return in words what was compared, once that is known.
@@ -78,20 +83,27 @@ class SourceCheck:
         Raises
         ------
         SourceError
-            Where the checksum is another than the declared one.
+            Where a checksum is another than the declared one.
         """
         self._thread.join()
-        if self._declared is None:
+        if not self._declared:
             return "the source declares no checksum"
-        path, algorithm, expected = self._declared
         if self._error is not None:
+            path = self._declared[len(self._found)].path
             raise SourceReadError(
                 f"{path} cannot be read: {self._error.strerror}; check its disk or network and run "
                 "the same command again"
             ) from self._error
-        if self._found != expected:
-            raise SourceError(
-                f"{path} has {algorithm} {self._found}, but the source declares {expected}; is it "
-                "damaged, or of another acquisition? copy it again, or leave out --check-source"
-            )
-        return f"{algorithm} of {path.name} is {expected}, as declared"
+        for item, found in zip(self._declared, self._found, strict=True):
+            if found != item.digest:
+                inside = "" if item.name == item.path.name else f" of {item.path}"
+                raise SourceError(
+                    f"{item.name if inside else item.path}{inside} has {item.algorithm} {found}, "
+                    f"but the source declares {item.digest}; is it damaged, or of another "
+                    "acquisition? copy it again, or leave out --check-source"
+                )
+        first = self._declared[0]
+        if len(self._declared) == 1:
+            return f"{first.algorithm} of {first.name} is {first.digest}, as declared"
+        names = ", ".join(item.name for item in self._declared)
+        return f"{first.algorithm} of {names} are as declared"

@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,8 @@ def locked(space: Workspace) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
+        with suppress(OSError):
+            space.work.rmdir()  # Only where it is empty: it was made just now.
         raise OutputError(
             error.errno,
             f"{space.work} cannot be written: {error.strerror}; mend that or name another folder, "

@@ -70,6 +70,15 @@ class MobilityReader(Protocol):
         ...
 
 
+@runtime_checkable
+class StatesExtent(Protocol):
+    """A reader whose tables tell the m/z range of all spectra, without reading one."""
+
+    def stated_extent(self) -> tuple[float, float] | None:
+        """Return what `Reader.mz_extent` does; None where that would read spectra."""
+        ...
+
+
 FORMATS: dict[str, str] = {
     ".imzml": "gpuconvert.readers.imzml:ImzmlReader",
     ".imzml.gz": "gpuconvert.readers.imzml:ImzmlReader",
@@ -95,8 +104,10 @@ def find_suffix(path: Path) -> str:
     for suffix in sorted(FORMATS, key=len, reverse=True):
         if name.endswith(suffix):
             return suffix
+    inside = name.startswith("analysis.t") and path.resolve().parent.suffix.lower() == ".d"
+    hint = "; name the .d folder, not a file in it" if inside else ""
     raise SourceError(
-        f"{path} is not a known kind of input: expected a name ending in {', '.join(FORMATS)}"
+        f"{path} is not a known kind of input: expected a name ending in {', '.join(FORMATS)}{hint}"
     )
 
 
@@ -124,6 +135,9 @@ def open_reader(path: str | Path, settings: Settings) -> Reader:
         Where a setting is given that has no meaning for the format.
     """
     source = Path(path)
+    if source.name in ("", ".."):
+        # Given from within: its name tells the format.
+        source = source.resolve()
     if not source.exists():
         raise SourceMissingError(f"{source} does not exist; check the path")
     suffix = find_suffix(source)

@@ -189,10 +189,14 @@ class BrukerReader:
 
         No frame has a point beyond them, and acquisitions of one method get one axis.
         """
+        return self.stated_extent() or (0.0, 0.0)
+
+    def stated_extent(self) -> tuple[float, float] | None:
+        """Return the same; it is known unread."""
         ends = mz_ends(self.calibration, self._form.n_samples)
         if np.isfinite(ends).all() and 0 <= ends[0] < ends[1]:
             return ends
-        return self.acquisition.mz_range or (0.0, 0.0)
+        return self.acquisition.mz_range
 
     def check_unchanged(self) -> None:
         """Raise SourceError if a file changed since it was opened."""

@@ -39,6 +39,12 @@ from gpuconvert.readers.bruker_sql import Frames
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_STATED = {
+    MODEL_1: ("DigitizerTimebase", "DigitizerDelay", "C0", "C1"),
+    MODEL_2: ("DigitizerTimebase", "DigitizerDelay", "C0", "C1", "C5", "C6", "C7"),
+}
+"""What a row has to state; of the others a missing one is a term that the model does not have."""
+
 _WIDER = "Bruker otofControl"
 _WIDER_BY = 5.0
 """Software whose acquisition range is that much narrower than its digitizer's, in Th."""
@@ -98,6 +104,9 @@ def _model(row: dict[str, Any]) -> Floats | str:
         kind = int(_number(row, "ModelType"))
         if kind not in (MODEL_1, MODEL_2):
             return f"has ModelType {kind}"
+        missing = [name for name in _STATED[kind] if row.get(name) is None]
+        if missing:
+            return f"states no {missing[0]}"
         names = ("DigitizerTimebase", "DigitizerDelay", "C0", "C1", "C2", "C3", "C4", "C5", "C6")
         model[TIMEBASE:TERMS] = [_number(row, name) for name in names]
         n_terms = int(_number(row, "C7"))

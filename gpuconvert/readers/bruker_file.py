@@ -64,6 +64,14 @@ class BlobFile:
         self.form = form
         self.number, self.n_peaks = frames.number[rows], frames.n_peaks[rows]
         self._place = frames.place[rows]
+        many = self.n_peaks > form.n_samples
+        if form.content == "line" and many.any():
+            row = int(np.argmax(many))
+            # Before memory is taken for them.
+            raise SourceError(
+                f"{path}: frame {self.number[row]} states {self.n_peaks[row]} NumPeaks, more than "
+                f"the {form.n_samples} samples of the digitizer; copy the whole folder again"
+            )
         self._file = ExtentFile(path)
         try:
             self.stored = self._find_extents(frames)
@@ -90,7 +98,8 @@ class BlobFile:
         used = np.ones(len(self._place), bool)
         if self.form.content != "profile":
             used = self.n_peaks > 0
-        places = np.unique(frames.place[frames.place >= 0])
+        inside = (frames.place >= 0) & (frames.place <= self._file.size)
+        places = np.unique(frames.place[inside])
         ends = np.append(places[1:], self._file.size)
         at = np.searchsorted(places, self._place)
         stored: Longs = (

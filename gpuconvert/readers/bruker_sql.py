@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuconvert.errors import SourceError, SourceMissingError
-from gpuconvert.readers.source_files import reading
+from gpuconvert.readers.source_files import reading, require_file
 
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -132,6 +132,7 @@ def find_files(folder: Path) -> BrukerFiles:
             "does not belong there"
         )
     database = folder / found[0]
+    require_file(database, "an SQLite database")
     binary = folder / f"{found[0]}_bin"
     if not binary.is_file():
         raise SourceMissingError(
@@ -227,6 +228,7 @@ def read_frames(connection: sqlite3.Connection, database: Path) -> Frames:
             raise SourceError(
                 f"{database} has no column {needed} in a table Frames: its schema is not known"
             )
+    _require_numbers(connection, database, ("Id", "NumPeaks"))
     unknown = "9e999"
     columns = _read_columns(
         connection, "Frames", {
@@ -251,6 +253,26 @@ def read_frames(connection: sqlite3.Connection, database: Path) -> Frames:
                 f"expected 0 to {most}; copy the whole folder again"
             )
     return Frames(polarity=polarity, **columns)
+
+
+def _require_numbers(
+    connection: sqlite3.Connection, database: Path, columns: tuple[str, ...]
+) -> None:
+    """Raise SourceError where a frame has no whole number in a column that decides what is read.
+
+    Taken for 0, a missing number of peaks would empty the frame.
+    """
+    for column in columns:
+        found = connection.execute(
+            f'SELECT Id, "{column}" FROM Frames WHERE "{column}" IS NULL OR "{column}" = \'\' '
+            f"OR \"{column}\" GLOB '*[^0-9.+-]*' ORDER BY Id LIMIT 1"
+        ).fetchone()
+        if found is not None:
+            value = "no" if found[1] is None else repr(found[1])
+            raise SourceError(
+                f"{database}: frame {found[0]} states {value} {column}, expected a whole number; "
+                "copy the whole folder again"
+            )
 
 
 def read_spots(connection: sqlite3.Connection) -> Spots:

@@ -27,7 +27,7 @@ from gpuconvert.readers.imzml_index import (
     same_uuid,
 )
 from gpuconvert.readers.imzml_list import read_list
-from gpuconvert.readers.source_files import Stamps, digest
+from gpuconvert.readers.source_files import Declared, Stamps, digest
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import MAX_MZ, Encoding, RawBatch, SourceIdentity
 
@@ -111,8 +111,8 @@ class ImzmlReader:
         """Raise SourceError if a file changed since it was opened."""
         self._stamps.check()
 
-    def declared(self) -> tuple[Path, str, str] | None:
-        """Return the .ibd, the algorithm and the checksum that the header declares of it.
+    def declared(self) -> tuple[Declared, ...]:
+        """Return the checksum that the header declares of the .ibd.
 
         Raises
         ------
@@ -131,7 +131,10 @@ class ImzmlReader:
                 "--check-source"
             )
         algorithm, expected = identity.checksum
-        return (self._ibd.path, algorithm, expected) if algorithm else None
+        if not algorithm:
+            return ()
+        path = self._ibd.path
+        return (Declared(path.name, path, 0, self._ibd.size, algorithm, expected),)
 
     def close(self) -> None:
         """Close the files; the reader cannot be used afterwards."""

@@ -23,7 +23,7 @@ from gpuconvert.readers.mzpeak_archive import Archive, understood
 from gpuconvert.readers.mzpeak_decode import Space
 from gpuconvert.readers.mzpeak_signal import Signal
 from gpuconvert.readers.mzpeak_tables import NOWHERE, Spectra, file_metadata, read_spectra
-from gpuconvert.readers.source_files import Stamps, digest
+from gpuconvert.readers.source_files import Declared, Stamps, digest
 from gpuconvert.settings import Settings
 from gpuconvert.spectra import (
     Acquisition,
@@ -72,7 +72,7 @@ class MzPeakReader:
         self._models = spectra.models[self._rows]
         member = self._choose_members(settings, findings)
         kind = _representations(spectra.representation[self._rows], member, settings)
-        encodings, encoding, self._member_of = self._encodings(member, kind)
+        encodings, encoding, self._member_of = self._encodings(member, kind, stated)
         n_points = self._count(member)
         common = _common_points(stated, n_points) if len(encodings) == 1 else 0
         item_bytes = np.array([np.dtype(item.intensity_dtype).itemsize for item in encodings])
@@ -190,6 +190,10 @@ class MzPeakReader:
         """Raise SourceError if a file changed since it was opened."""
         self._stamps.check()
 
+    def declared(self) -> tuple[Declared, ...]:
+        """Return the SHA-512 that the index states of members; archives before D4 have none."""
+        return self._archive.checksums()
+
     def close(self) -> None:
         """Close the files; the reader cannot be used afterwards."""
         self._archive.close()
@@ -210,23 +214,37 @@ class MzPeakReader:
         use_peaks = (peaks > 0) & ((data == 0) | wants_peaks)
         return np.where(use_peaks, PEAKS, DATA)
 
+    def _mz_type(self, signal: Signal, stated: dict[str, Any]) -> str:
+        """Return the number format of the m/z of a member, as its values need it.
+
+        Values of float32 differ by its rounding even where other writers put them into
+        float64; our own writer keeps the format of its source.
+        """
+        stored = signal.layout.mz_dtype.newbyteorder("<").str
+        ours = any(item.get("id") == OWN_BLOCK for item in _dicts(stated.get("software_list")))
+        if ours:
+            return stored
+        with understood(self.path, "its signal"):
+            return "<f4" if signal.narrow() else stored
+
     def _encodings(
-        self, member: Ints, kind: Ints
+        self, member: Ints, kind: Ints, stated: dict[str, Any]
     ) -> tuple[tuple[Encoding, ...], NDArray[np.uint8], tuple[int, ...]]:
         """Return the encodings, that of every row, and the member each stands for."""
         keys, code = np.unique(member * len(_REPRESENTATIONS) + kind, return_inverse=True)
         members = [int(key) // len(_REPRESENTATIONS) for key in keys]
         # A row without points in either member has the encoding of whichever there is.
-        layouts = [
-            self._signals.get(name, next(iter(self._signals.values()))).layout for name in members
-        ]
+        any_member = next(iter(self._signals))
+        sources = [name if name in self._signals else any_member for name in members]
+        mz_types = {name: self._mz_type(self._signals[name], stated) for name in set(sources)}
         encodings = tuple(
             Encoding(
-                layout.mz_dtype.newbyteorder("<").str, layout.intensity_dtype.newbyteorder("<").str,
+                mz_types[name],
+                self._signals[name].layout.intensity_dtype.newbyteorder("<").str,
                 representation=_REPRESENTATIONS[int(key) % len(_REPRESENTATIONS)],
             )
-            for layout, key in zip(layouts, keys, strict=True)
-        )  # fmt: skip
+            for name, key in zip(sources, keys, strict=True)
+        )
         return encodings, code.astype(np.uint8), tuple(members)
 
     def _metadata(self, spectra: Spectra, stated: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from gpuconvert.errors import SourceError, SourceMissingError
-from gpuconvert.readers.source_files import reading, refuse_pointer
+from gpuconvert.readers.source_files import Declared, reading, refuse_pointer, require_file
 
 INDEX = "mzpeak_index.json"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -172,6 +172,20 @@ class Archive:
             )
         return self._members[name]
 
+    def checksums(self) -> tuple[Declared, ...]:
+        """Return the checksums that the index states of its members."""
+        found = []
+        for entry in self.entries():
+            name, stated = str(entry.get("name")), entry.get("checksum")
+            if stated and name in self._members:
+                own = self._members[name]
+                found.append(
+                    Declared(
+                        name, own.file.path, own.offset, own.size, "SHA-512", str(stated).lower()
+                    )
+                )
+        return tuple(found)
+
     def _map(self, path: Path) -> MappedFile:
         mapped = MappedFile(path)
         self._mapped.append(mapped)
@@ -190,6 +204,7 @@ class Archive:
     def _zip(self) -> dict[str, Member]:
         if not self.path.exists():
             raise SourceMissingError(f"{self.path} does not exist; check the path")
+        require_file(self.path, "an mzPeak archive, or the folder of one")
         with reading(self.path), self.path.open("rb") as stream:
             refuse_pointer(self.path, stream.read(64))
             try:

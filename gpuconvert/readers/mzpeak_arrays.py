@@ -119,8 +119,9 @@ def _columns(
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     own = [entry for entry in entries if entry.get("array_type") == kind]
     for entry in sorted(own, key=lambda entry: entry.get("buffer_priority") == "secondary"):
-        path = entry.get("path") or ""
-        column = (path if isinstance(path, str) else ".".join(path)).rpartition(".")[2]
+        path = entry.get("path")
+        # A list of names in older files.
+        column = str(path[-1] if isinstance(path, list) and path else path).rpartition(".")[2]
         if column in fields:
             _check_transform(where, column, entry)
             found.setdefault(str(entry.get("buffer_format")), (column, entry))
@@ -131,7 +132,7 @@ def _check_transform(where: str, column: str, entry: dict[str, Any]) -> None:
     """Refuse a transform that is not known; on plain numbers a Numpress one means nothing."""
     transform = entry.get("transform")
     known = ZERO_TRANSFORMS | {NUMPRESS_LINEAR, NUMPRESS_PIC, NUMPRESS_SLOF, GRID}
-    if transform is not None and transform not in known:
+    if transform is not None and str(transform) not in known:
         raise SourceError(
             f"{where}: column {column} has the transform {transform}, which is not known; "
             "export it without"

@@ -74,6 +74,32 @@ class Signal:
         real = high > 0
         return (float(low[real].min()), float(high[real].max())) if real.any() else None
 
+    def narrow(self) -> bool:
+        """Return whether m/z are float32 in float64 columns, as some writers have them.
+
+        Stops at the first that is not, which is the first of nearly all other files.
+        """
+        if self.layout.mz_dtype != np.float64:
+            return False
+        for rows in self._batches(self._rows, 0, self._rows.n_rows):
+            mz, marked = self._mz_of(rows)
+            with np.errstate(over="ignore"):
+                if (mz.astype(np.float32) != mz)[~marked].any():
+                    return False
+        return bool(self.n_points.any())
+
+    def _mz_of(self, rows: pa.StructArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the m/z of a batch of rows, and which of them are marked."""
+        counts = np.ones(len(rows), np.int64)
+        if self.layout.chunked:
+            counts = chunk_counts(self.layout, rows)
+        total = int(counts.sum())
+        space = Space(
+            np.empty(total), np.empty(total, self.layout.intensity_dtype), np.zeros(total, bool)
+        )
+        self._unpack(rows, counts, space)
+        return space.mz, space.marked
+
     def read(self, spectra: Ints, models: NDArray[np.float64], space: Space) -> None:
         """Put the points of spectra into `space`, one after the other.
 
@@ -84,8 +110,15 @@ class Signal:
         models
             (len(spectra), 3) float64, models of the sampling step, for marked points.
         space
-            As long as the spectra together.
+            As long as the spectra together; its m/z may be narrower than the column's.
         """
+        if space.mz.dtype != self.layout.mz_dtype:
+            wide = Space(
+                np.empty(len(space.mz), self.layout.mz_dtype), space.intensity, space.marked
+            )
+            self.read(spectra, models, wide)
+            space.mz[:] = wide.mz
+            return
         indptr = np.cumsum(np.concatenate([[0], self.n_points[spectra]]))
         used = spectra[self.n_points[spectra] > 0]
         ends = self._starts[used] + self._counts[used]
@@ -128,18 +161,23 @@ class Signal:
     def _decode(self, begin: int, end: int, space: Space, at: int) -> int:
         """Decode rows [begin, end) to place `at`; return the place behind them."""
         for rows in self._batches(self._rows, begin, end):
-            if not self.layout.chunked:
-                part = space.part(at, at + len(rows))
-                decode_points(self.layout, rows, part)
-            else:
+            counts = np.ones(len(rows), np.int64)
+            if self.layout.chunked:
                 counts = chunk_counts(self.layout, rows)
-                part = space.part(at, at + int(counts.sum()))
-                try:
-                    decode_chunks(self.layout, rows, counts, part)
-                except SourceError as error:
-                    raise SourceError(f"{self.where}: {error}") from error
+            part = space.part(at, at + int(counts.sum()))
+            self._unpack(rows, counts, part)
             at += len(part.mz)
         return at
+
+    def _unpack(self, rows: pa.StructArray, counts: Ints, space: Space) -> None:
+        """Put the points of rows into `space`, which is as long as `counts` add up to."""
+        if not self.layout.chunked:
+            decode_points(self.layout, rows, space)
+            return
+        try:
+            decode_chunks(self.layout, rows, counts, space)
+        except SourceError as error:
+            raise SourceError(f"{self.where}: {error}") from error
 
     def _batches(self, rows: ParquetRows, begin: int, end: int) -> Iterator[pa.StructArray]:
         for batch in rows.batches(begin, end):

@@ -153,7 +153,9 @@ def _mapped_columns(mapping: Sequence[Any]) -> list[tuple[str, str]]:
     found = []
     for entry in mapping:
         path = entry.get("path") if isinstance(entry, dict) else None
-        parts = path.split(".") if isinstance(path, str) else list(path or [])
+        parts = path.split(".") if isinstance(path, str) else path
+        if not isinstance(parts, list):
+            continue
         if len(parts) == 1 and entry.get("accession"):
             found.append((str(entry["accession"]), str(parts[0])))
     return found
@@ -255,7 +257,8 @@ def read_spectra(archive: Archive) -> Spectra:
 def _mapping(archive: Archive, kind: str) -> list[Any]:
     """Return the column mapping of a member, under either of its names."""
     entry = archive.entry("spectrum", kind) or {}
-    return list(entry.get("column_mapping") or entry.get("metadata_mapping") or [])
+    stated = entry.get("column_mapping") or entry.get("metadata_mapping")
+    return stated if isinstance(stated, list) else []
 
 
 def _scan_table(archive: Archive, spectra: Table, member: Member) -> Table | None:

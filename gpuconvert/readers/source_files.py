@@ -8,12 +8,29 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpuconvert.errors import SourceError, SourceReadError
 
 _ENDS = 64 << 10
 _BLOCK, _BLOCKS = 4 << 10, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A checksum that a source declares of bytes [offset, offset + size) of a file.
+
+    name : of the file, or of what these bytes of it are
+    algorithm, digest : "MD5", "SHA-1", "SHA-256" or "SHA-512", and lower-case hex
+    """
+
+    name: str
+    path: Path
+    offset: int
+    size: int
+    algorithm: str
+    digest: str
 
 
 @contextmanager

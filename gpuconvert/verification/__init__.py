@@ -108,7 +108,7 @@ def verify(store: Path, source: Path | None = None, ibd: Path | None = None) -> 
             ledger.fail("source", "not compared: tables of the store are damaged, see above")
             return Verification(tuple(ledger.checks))
         ratio = opened.n_bytes / max(1, oracle.n_bytes)
-        quality = compare(good, oracle, ratio, ledger)
+        quality = compare(opened, good, oracle, ratio, ledger)
         for table in parted:
             if table is not None and isinstance(oracle, BrukerOracle):
                 ledger.run(f"source of {table.name}", partial(compare_mobility, table, oracle))

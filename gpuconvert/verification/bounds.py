@@ -101,7 +101,9 @@ def misplaced(
     stored = np.append(0, np.cumsum(values))[np.searchsorted(places, marks)]
     # What lies below the axis is not in the store, and is as uncertain at its own boundary.
     excess = np.maximum((least - most[0]) - stored, stored - (most - least[0])).max()
-    return max(0.0, float(excess)) / max(float(sums[-1]), np.finfo(float).tiny)
+    if not sums[-1]:
+        return float(excess > 0)
+    return max(0.0, float(excess)) / float(sums[-1])
 
 
 def overshoot(spectrum: Spectrum, bins: Bins, places: NDArray[np.int32], values: Floats) -> float:

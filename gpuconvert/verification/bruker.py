@@ -42,6 +42,7 @@ class BrukerOracle:
     coordinates : (n_spectra, 3) int64; x, y, z, each from 0 at the smallest observed
     n_points : (n_spectra,) int64
     order : (n_spectra,) int64, position of each frame in the table of frames
+    facts : region_number and polarity; (n_spectra,) int64 each
     """
 
     def __init__(self, path: Path, parameters: dict[str, Any]) -> None:
@@ -85,25 +86,28 @@ class BrukerOracle:
                 f"frame {frame['Id']} of {self.path} is damaged: {error!r}"
             ) from error
 
-    def mobility(self, index: int, low: float, high: float) -> tuple[float, float]:
-        """Return the counts of a TDF frame from m/z `low` to `high`, and their sum times 1/K0."""
+    def mobility(self, index: int) -> tuple[Floats, Floats, Floats]:
+        """Return m/z, 1/K0 and scaled counts of every peak of a TDF frame, scan by scan."""
         frame = self._frames[index]
         try:
             row = next(row for row in self._mobilities if row["Id"] == frame["TimsCalibration"])
             c = [_number(row.get(f"C{k}")) for k in range(8)]
-            counts = moment = 0.0
+            mz, inverse, counts = [], [], []
             for scan, (places, values) in enumerate(self._frame_scans(frame)):
-                mz = self._mz(frame, places.astype(np.float64))
-                inside = float(values[(mz >= low) & (mz <= high)].sum())
                 stated = min(scan, int(frame["NumScans"]) - 1)
                 voltage = c[2] + (c[3] - c[2]) / c[1] * (stated - c[0] - c[4])
-                counts += inside
-                moment += inside / (c[6] + c[7] / abs(voltage))
+                mz.append(self._mz(frame, places.astype(np.float64)))
+                inverse.append(np.full(len(places), 1 / (c[6] + c[7] / abs(voltage))))
+                counts.append(values * (100.0 / frame["AccumulationTime"]))
         except (*READ_ERRORS, StopIteration) as error:
             raise SourceError(
                 f"frame {frame['Id']} of {self.path} is damaged: {error!r}"
             ) from error
-        return counts, moment
+        none = np.zeros(0)
+        return (
+            np.concatenate([none, *mz]), np.concatenate([none, *inverse]),
+            np.concatenate([none, *counts]),
+        )  # fmt: skip
 
     def _frame_scans(self, frame: dict[str, Any]) -> list[tuple[Ints, Ints]]:
         """Return indices and stored intensities of every scan of a TDF frame."""
@@ -145,6 +149,15 @@ class BrukerOracle:
             raise SourceError(f"{self.path} has no frame that the store could be made of")
         self.order = np.array([order for order, _ in used], np.int64)
         self._frames = [frame for _, frame in used]
+        signs = {"+": 1, "-": -1}
+        self.facts = {
+            "region_number": np.array(
+                [frame["spot"].get("RegionNumber") or 0 for frame in self._frames], np.int64
+            ),
+            "polarity": np.array(
+                [signs.get(str(frame.get("Polarity")), 0) for frame in self._frames], np.int64
+            ),
+        }
         places = [
             (frame["spot"]["XIndexPos"], frame["spot"]["YIndexPos"], 0) for frame in self._frames
         ]

@@ -14,6 +14,7 @@ from gpuconvert.spectra import RaggedSpectra
 from gpuconvert.verification.bounds import Bins, Spectrum, merged, misplaced, moments, overshoot
 from gpuconvert.verification.checks import TOLERANCE, Ledger
 from gpuconvert.verification.sources import Spectra
+from gpuconvert.verification.store import Store
 from gpuconvert.verification.structure import Recipe, Table
 
 MAX_MZ, MAX_INTENSITY = 1e6, 1e30
@@ -61,9 +62,9 @@ class Source:
 
 
 def compare(
-    tables: Sequence[Table], oracle: Spectra, size_ratio: float, ledger: Ledger
+    store: Store, tables: Sequence[Table], oracle: Spectra, size_ratio: float, ledger: Ledger
 ) -> Quality | None:
-    """Check all tables of a store against their source; return what the conversion did.
+    """Check all tables of `store` against their source; return what the conversion did.
 
     `size_ratio` is bytes of the store per byte of source. None where the tables and the
     source do not fit together at all.
@@ -76,6 +77,8 @@ def compare(
         return None
     if rows.recipe.duplicates != "sum":
         ledger.run("source columns", lambda: _check_columns(rows, oracle, owner))
+        if oracle.facts:
+            ledger.run("source facts", lambda: _check_facts(store, tables, rows, oracle, owner))
     source = ledger.run("source spectra", lambda: _read_source(tables, rows, oracle, owner))
     if source is None:
         return None
@@ -163,6 +166,23 @@ def _check_columns(rows: Rows, oracle: Spectra, owner: Ints) -> tuple[str, None]
                 f"{expected[off[0]]}"
             )
     return "obs/n_points and obs/acquisition_order are those of the source", None
+
+
+def _check_facts(
+    store: Store, tables: Sequence[Table], rows: Rows, oracle: Spectra, owner: Ints
+) -> tuple[str, None]:
+    """Check what obs says besides, as far as the oracle reads it too."""
+    used = np.flatnonzero(owner >= 0)
+    for name, expected in oracle.facts.items():
+        found = np.concatenate([store.numbers(f"tables/{t.name}/obs/{name}") for t in tables])
+        off = np.flatnonzero(found[owner[used]] != expected[used])
+        if len(off):
+            row = int(owner[used[off[0]]])
+            raise StoreError(
+                f"obs/{name} is {found[row]:.0f} at {_pixel(rows, row)}, but the source says "
+                f"{expected[used[off[0]]]} ({len(off)} pixels differ)"
+            )
+    return f"{' and '.join(f'obs/{name}' for name in oracle.facts)} are those of the source", None
 
 
 def _pixel(rows: Rows, row: int) -> str:

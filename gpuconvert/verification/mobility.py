@@ -171,25 +171,56 @@ def _compare_sums(key: str, rows: str, parted: Floats, whole: Floats) -> None:
 
 
 def compare_mobility(table: MobilityTable, oracle: BrukerOracle) -> tuple[str, None]:
-    """Check that the mean 1/K0 of sampled rows is that of the source, to half a bin."""
+    """Check that every cell of sampled rows holds the counts that the source has there."""
     if table.main.recipe.duplicates == "sum":
         return "not compared: several frames of a pixel are added up", None
     place = {int(order): index for index, order in enumerate(oracle.order)}
-    cells, worst = table.cells, 0.0
-    low, high = float(table.main.edges[0]), float(table.main.edges[-1])
-    for row in table.main.sample:
+    for number, row in enumerate(table.main.sample):
         order = int(table.main.obs["acquisition_order"][row])
         if order not in place:
             raise StoreError(f"frame {order} of tables/{table.name} is not in the source")
-        counts, moment = oracle.mobility(place[order], low, high)
-        stored = float(table.scan.row_sums[row])
-        if counts <= 0 or stored <= 0:
-            continue
-        shift = abs(float(table.scan.row_moments[row]) / stored - moment / counts)
-        worst = max(worst, shift / (0.5 * cells.width))
-        if not shift <= 0.5 * cells.width * (1 + TOLERANCE) + TOLERANCE * cells.high:
+        own = slice(table.scan.indptr[number], table.scan.indptr[number + 1])
+        bins = table.scan.bins[own].astype(np.int64)
+        stored = _by_bin(bins, table.scan.values[own], len(table.cells.mz))
+        least, unsure = _least(table, *oracle.mobility(place[order]))
+        lacking = least * (1 - TOLERANCE) - stored
+        worst = int(np.argmax(lacking)) if len(lacking) else 0
+        excess = float(stored.sum() - least.sum())
+        allowed = TOLERANCE * float(stored.sum())
+        if len(lacking) and lacking[worst] > 0:
             raise StoreError(
-                f"mean 1/K0 of row {row} of tables/{table.name} is {shift:.4g} from that of the "
-                f"source, expected at most half a bin of {cells.width:.4g}"
+                f"cell {worst} of row {row} of tables/{table.name} holds {stored[worst]:.9g} "
+                f"counts, but the source has {least[worst]:.9g} of that m/z and 1/K0"
             )
-    return f"mean 1/K0 moved by at most {worst:.1%} of half a bin", None
+        if excess > unsure + allowed:
+            raise StoreError(
+                f"row {row} of tables/{table.name} holds {excess:.9g} counts more than the source "
+                "has in its cells"
+            )
+    return f"the cells of {len(table.main.sample):,} sampled rows hold its counts", None
+
+
+def _least(
+    table: MobilityTable, mz: Floats, inverse: Floats, counts: Floats
+) -> tuple[Floats, float]:
+    """Return the counts that surely lie in each cell, and those near the border of one.
+
+    Counts of a cell that the table does not have are neither: they lack in the row's TIC.
+    """
+    cells, main = table.cells, table.main
+    halfway = 0.5 * (main.centres[1:] + main.centres[:-1])
+    borders = np.concatenate([main.edges[:1], halfway, main.edges[-1:]])
+    n_bins = round((cells.high - cells.low) / cells.width)
+    keys = []
+    for away in (-ROUNDING, ROUNDING):
+        column = np.searchsorted(borders, mz * (1 + away), "right") - 1
+        own = np.floor((inverse * (1 + away) - cells.low) / cells.width)
+        own = np.clip(own, 0, n_bins - 1).astype(np.int64)
+        keys.append(np.where(column < len(main.centres), column, -1) * n_bins + own)
+    outside = (mz < borders[0] * (1 - ROUNDING)) | (mz > borders[-1] * (1 + ROUNDING))
+    sure = (keys[0] == keys[1]) & ~outside
+    middle = np.floor((cells.mobility - cells.low) / cells.width).astype(np.int64)
+    known = cells.mz * n_bins + middle
+    at = np.minimum(np.searchsorted(known, keys[0]), max(0, len(known) - 1))
+    found = sure & (known[at] == keys[0]) if len(known) else np.zeros(len(mz), bool)
+    return _by_bin(at[found], counts[found], len(known)), float(counts[~sure & ~outside].sum())

@@ -33,6 +33,9 @@ Ints = NDArray[np.int64]
 INDEX = "mzpeak_index.json"
 BLOCK = 1 << 20
 
+SIGNS = {"MS:1000130": 1, "MS:1000129": -1}
+"""Polarities of writers that have terms in place of numbers."""
+
 READ_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError,
                struct.error, zipfile.BadZipFile)  # fmt: skip
 """What zipfile, json and pyarrow raise on files that they cannot read."""
@@ -44,6 +47,7 @@ class MzPeakOracle:
     coordinates : (n_spectra, 3) int64; x, y, z, each from 0 at the smallest observed
     n_points : (n_spectra,) int64, marked zeros counted
     order : (n_spectra,) int64, place of each among all spectra of the file
+    facts : polarity; (n_spectra,) int64
     """
 
     def __init__(self, path: Path, parameters: dict[str, Any]) -> None:
@@ -52,7 +56,7 @@ class MzPeakOracle:
         `parameters` are those of the store: whether a spectrum that is in both members
         is taken from the peaks.
         """
-        if not path.exists():
+        if not (path.is_file() or path.is_dir()):
             raise SourceMissingError(f"{path} does not exist; check the path")
         self.path = path
         self._stack = ExitStack()
@@ -73,6 +77,9 @@ class MzPeakOracle:
         places = np.array([place for _, place in spectra], np.int64).reshape(-1, 3)
         self.coordinates = places - places.min(axis=0)
         self.order = np.array([self._files.rank[number] for number in self._numbers], np.int64)
+        self.facts = {
+            "polarity": np.array([self._files.polarity[k] for k in self._numbers], np.int64)
+        }
         self.n_points = np.array(
             [self._signal_of(number).counts.get(number, 0) for number in self._numbers], np.int64
         )
@@ -114,7 +121,7 @@ class MzPeakOracle:
 class _Files:
     """The members of an archive or folder, and the index.
 
-    models, rank : by number of a spectrum: delta model, place in the table
+    models, rank, polarity : by number of a spectrum: delta model, place in the table, sign
     """
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
@@ -130,6 +137,7 @@ class _Files:
         ]  # fmt: skip
         self.models: dict[int, Any] = {}
         self.rank: dict[int, int] = {}
+        self.polarity: dict[int, int] = {}
         for entry in self.entries:
             if entry["sum"]:
                 self._check_sum(str(entry["name"]), str(entry["sum"]))
@@ -182,11 +190,14 @@ def _rows(
 def _spectra(files: _Files) -> list[tuple[int, tuple[int, int, int]]]:
     """Return number and position of the spectra that are pixels."""
     levels: dict[int, int] = {}
-    for row in _rows(files.table("metadata"), "spectrum", ("index", "ms_level", "mz_delta_model")):
+    wanted = ("index", "ms_level", "mz_delta_model", "scan_polarity")
+    for row in _rows(files.table("metadata"), "spectrum", wanted):
         number = int(row["index"])
         files.rank[number] = len(files.rank)
         levels[number] = int(row.get("ms_level") or 0)
         files.models[number] = row.get("mz_delta_model")
+        sign = row.get("scan_polarity") or 0
+        files.polarity[number] = SIGNS.get(sign, 0) if isinstance(sign, str) else int(sign)
     scans = files.table("scans") or files.table("metadata")
     places: dict[int, set[tuple[int, int, int]]] = {}
     for row in _rows(scans, "scan", ("source_index", "position_x", "position_y", "position_z")):

@@ -61,6 +61,7 @@ class Oracle:
     coordinates : (n_spectra, 3) int64; x, y, z, each from 0 at the smallest observed
     n_points : (n_spectra,) int64
     order : (n_spectra,) int64, 0, 1, 2, ...
+    facts : nothing; pyimzML tells the polarity of the first spectrum only
     """
 
     def __init__(self, path: Path, ibd: Path | None = None) -> None:
@@ -84,6 +85,7 @@ class Oracle:
             ) from error
         self.n_points = np.array(self._parser.intensityLengths, np.int64)
         self.order = np.arange(len(self.n_points))
+        self.facts: dict[str, NDArray[np.int64]] = {}
 
     def __enter__(self) -> Self:
         return self

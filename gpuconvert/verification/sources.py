@@ -23,11 +23,13 @@ class Spectra(Protocol):
     coordinates : (n_spectra, 3) int64; x, y, z, each from 0 at the smallest observed
     n_points : (n_spectra,) int64
     order : (n_spectra,) int64, position of each spectrum in the source, from 0
+    facts : further columns of obs as the source has them, by name; (n_spectra,) int64 each
     """
 
     coordinates: NDArray[np.int64]
     n_points: NDArray[np.int64]
     order: NDArray[np.int64]
+    facts: dict[str, NDArray[np.int64]]
 
     @property
     def n_bytes(self) -> int:
@@ -53,6 +55,8 @@ def open_source(path: Path, ibd: Path | None, store: Store) -> OpenSpectra:
     SettingsError
         Where `ibd` is given for a source that has none.
     """
+    if path.name in ("", ".."):
+        path = path.resolve()
     name = path.name.lower()
     if name.endswith((".imzml", ".imzml.gz")):
         return Oracle(path, ibd)

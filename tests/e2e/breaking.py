@@ -1,14 +1,17 @@
 """Breaks a conversion off at every place where it touches the disk, and carries it on.
 
-Run as a program of its own: ``python -m tests.e2e.breaking FOLDER LAYOUT VERBS HOW WHICH``.
+Run as a program of its own:
+``python -m tests.e2e.breaking FOLDER KIND LAYOUT VERBS HOW WHICH``.
 It converts a small source in children of one process that has everything loaded. In a
 child, Python's audit hook sees every file that is opened for writing, made, renamed or
 removed; the child is ended, or told that the disk is full, at the n-th of them. A second
 child gives the same command again. What each left is compared with a run that was not
 disturbed; a line of JSON on stdout says what was found.
 
-LAYOUT : csc or csr
-VERBS : "run", or "verbs" for plan, convert and assemble one by one
+KIND : of the source: imzml, tsf, tdf (with a table of mobility as well), or mzpeak
+LAYOUT : csc or csr; point or chunk of an export
+VERBS : "run", "verbs" for plan, convert and assemble one by one, or "export" to an mzPeak,
+    which does not continue but leaves nothing unless it was killed, and starts anew
 HOW : "kill", "torn" (killed, and the last file lost its second half), "full" (ENOSPC from
     there on), "fault" (EIO, once), "time" (killed from outside after a random time)
 WHICH : number of places that are tried, evenly spread, or "all"
@@ -17,6 +20,7 @@ WHICH : number of places that are tried, evenly spread, or "all"
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -27,10 +31,21 @@ import time
 import traceback
 from pathlib import Path
 
-from gpuconvert import conversion, pipeline, plan, planning
+import numpy as np
+
+from gpuconvert import (
+    conversion,
+    exporting,
+    mzpeak_archive,
+    mzpeak_members,
+    pipeline,
+    plan,
+    planning,
+)
 from gpuconvert.errors import GpuconvertError
 from gpuconvert.settings import Settings
-from tests.e2e.data import store_bytes, write_centroid
+from tests.bruker_writer import Frame, write_tdf, write_tsf
+from tests.e2e.data import pixels, store_bytes, write_centroid, write_profile
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
@@ -38,9 +53,24 @@ KILLED, TOLD, BROKEN = 9, 71, 70
 """How a child ends: at the place, with an error in words, with anything else."""
 
 
+REMOVALS = {"os.remove", "os.rmdir"}
+
+
 def install(folder, act):
-    """Call `act(count, path)` before every change of a file below `folder`."""
+    """Call `act(count, path, event)` before every change of a file below `folder`.
+
+    A piece of an archive that is being written is a change as well.
+    """
     count = 0
+    write = mzpeak_archive._Hashed.write
+
+    def watched(stream, data):
+        nonlocal count
+        count += 1
+        act(count, str(folder / "output.partial/store"), "write")
+        return write(stream, data)
+
+    mzpeak_archive._Hashed.write = watched
 
     def hook(event, arguments):
         nonlocal count
@@ -56,7 +86,7 @@ def install(folder, act):
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITES):
             return
         count += 1
-        act(count, name)
+        act(count, name, event)
 
     sys.addaudithook(hook)
 
@@ -65,9 +95,10 @@ def breaker(how, at):
     """Return what is done at the n-th change."""
     last = ""
 
-    def act(count, name):
+    def act(count, name, event):
         nonlocal last
-        if how == "full" and count >= at and not name.endswith("status.json.tmp"):
+        takes = event not in REMOVALS and not name.endswith("status.json.tmp")
+        if how == "full" and count >= at and takes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
         if how == "fault" and count == at:
             raise OSError(errno.EIO, os.strerror(errno.EIO), name)
@@ -80,9 +111,47 @@ def breaker(how, at):
     return act
 
 
+def frames():
+    """13 frames of 40 peaks each, over two regions."""
+    rng = np.random.default_rng(3)
+    ions = np.sort(rng.choice(3000, 60, replace=False))
+    made = []
+    for number, (x, y) in enumerate(pixels()):
+        index = np.sort(rng.choice(ions, 40, replace=False))
+        counts = rng.integers(1, 900, 40)
+        halves = [(index[:25], counts[:25]), (index[25:], counts[25:])]
+        made.append(Frame(x, y, region=number // 8, line=(index + 0.5, counts), scans=halves))
+    return made
+
+
+def write_source(kind, folder, verbs):
+    """Write the source; return its path."""
+    if kind in ("tsf", "tdf"):
+        write = write_tsf if kind == "tsf" else write_tdf
+        return write(folder, frames(), n_samples=4000)
+    source = write_profile(folder) if verbs == "export" else write_centroid(folder)
+    if kind == "imzml":
+        return source
+    archive = folder / "source.mzpeak"
+    exporting.run(source, archive, Settings())
+    return archive
+
+
+def chosen(source, layout):
+    """Return the settings of a conversion."""
+    mobility = 3 if (source / "analysis.tdf").exists() else None
+    return Settings(
+        layout=layout, workers=1, bins=2000, chunk_size=1024, axis="constant", memory=512 << 20,
+        mobility_bins=mobility,
+    )  # fmt: skip
+
+
 def convert(source, output, layout, verbs):
     """Give the command."""
-    settings = Settings(layout=layout, workers=1, bins=2000, chunk_size=1024)
+    if verbs == "export":
+        exporting.run(source, output, Settings(mzpeak_layout=layout))
+        return
+    settings = chosen(source, layout)
     if verbs == "run":
         conversion.run(source, output, settings)
         return
@@ -90,6 +159,13 @@ def convert(source, output, layout, verbs):
     for index in range(len(made.partitions)):
         conversion.convert_part(path, index)
     conversion.assemble(path)
+
+
+def content(output):
+    """Digests of what was made."""
+    if output.is_file():
+        return {"": hashlib.sha256(output.read_bytes()).hexdigest()}
+    return store_bytes(output)
 
 
 def in_child(work):
@@ -120,15 +196,20 @@ def ended(process):
 class Trial:
     """One source, and the store that an undisturbed run makes of it."""
 
-    def __init__(self, folder, layout, verbs):
+    def __init__(self, folder, kind, layout, verbs):
         self.folder, self.layout, self.verbs = folder, layout, verbs
-        self.source = write_centroid(folder)
-        self.output = folder / "o.zarr"
+        self.kind = kind
+        self.source = write_source(kind, folder, verbs)
+        self.output = folder / "output"
         self.count = folder / "count"
         # Loads the kernels, once for all children.
-        self.command(folder / "whole.zarr")
-        self.expected = store_bytes(folder / "whole.zarr")
+        self.command(folder / "whole")
+        self.expected = content(folder / "whole")
         self.problems = []
+        self.parts = 0
+        if verbs != "export":
+            made = conversion.make(self.source, folder / "parts", chosen(self.source, layout))[1]
+            self.parts = len(made.partitions)
 
     def command(self, output):
         convert(self.source, output, self.layout, self.verbs)
@@ -138,7 +219,7 @@ class Trial:
 
         def work():
             last = [0]
-            install(self.folder, lambda count, _: last.__setitem__(0, count))
+            install(self.folder, lambda count, *_: last.__setitem__(0, count))
             self.command(self.output)
             total = last[0]
             self.count.write_text(str(total))
@@ -161,7 +242,8 @@ class Trial:
 
     def expect(self, place, condition, words):
         if not condition:
-            self.problems.append(f"{self.layout} {self.verbs} at {place}: {words}")
+            where = f"{self.kind} {self.layout} {self.verbs}"
+            self.problems.append(f"{where} at {place}: {words}")
 
     def disturb(self, how, at):
         """Break the command off once, then give it again."""
@@ -188,9 +270,12 @@ class Trial:
             remedy = "run the same command again" in words or "give" in words or "free" in words
             self.expect(at, remedy, f"no remedy: {words}")
         if self.output.exists():
-            self.expect(at, store_bytes(self.output) == self.expected, "half a store at OUTPUT")
+            self.expect(at, content(self.output) == self.expected, "half of it at OUTPUT")
             self.clear()
             return
+        if self.verbs == "export" and code == TOLD:
+            left = Path(f"{self.output}.partial").exists()
+            self.expect(at, not left, "an export that failed left something")
         self.again(at)
 
     def again(self, at):
@@ -212,9 +297,9 @@ class Trial:
         code = ended(in_child(work))
         self.expect(at, code == 0, f"the same command ends with {code}")
         if code == 0:
-            same = store_bytes(self.output) == self.expected
+            same = content(self.output) == self.expected
             self.expect(at, same, "the resumed store has other bytes")
-            missing = PARTS - before
+            missing = self.parts - before
             done = int(self.count.read_text())
             self.expect(at, done == missing, f"{done} parts made where {missing} were missing")
             left = Path(f"{self.output}.partial").exists()
@@ -222,16 +307,14 @@ class Trial:
         self.clear()
 
 
-PARTS = 4
-
-
 def main():
-    folder, layout, verbs, how, which = sys.argv[1:]
+    folder, kind, layout, verbs, how, which = sys.argv[1:]
     plan.MOST_PARTS = 10**9
     # 13 spectra of 40 points: four to a part.
     plan.PART_NONZEROS = 160
     planning.SLOT_BYTES = 2000
-    trial = Trial(Path(folder), layout, verbs)
+    mzpeak_members.GROUP_POINTS = 200
+    trial = Trial(Path(folder), kind, layout, verbs)
     total = trial.counted()
     wanted = total if which == "all" else int(which)
     if how == "time":

@@ -106,6 +106,40 @@ def test_the_verifier_notices_another_source(tmp_path, kind):
     assert {"mean m/z", "bin contents"} & {check.name for check in found.checks if not check.ok}
 
 
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE MaldiFrameInfo SET RegionNumber = 2 WHERE Frame = 9",
+         "obs/region_number is 0 at x=2, y=1, z=0, but the source says 2 (1 pixels differ)"),
+        ("UPDATE Frames SET Polarity = '-' WHERE Id > 6",
+         "obs/polarity is 1 at x=0, y=1, z=0, but the source says -1 (18 pixels differ)"),
+    ],
+)  # fmt: skip
+def test_the_verifier_notices_another_region_and_polarity(tmp_path, statement, words):
+    source = write_tsf(tmp_path, image(), n_samples=N_SAMPLES)
+    gpuconvert.convert(source, tmp_path / "o.zarr")
+    other = write_tsf(
+        tmp_path, image(), n_samples=N_SAMPLES, name="other.d",
+        change=lambda connection: connection.execute(statement),
+    )  # fmt: skip
+    found = gpuconvert.verify(tmp_path / "o.zarr", other)
+    failed = [check.detail for check in found.checks if not check.ok]
+    assert failed == [words]
+
+
+def test_a_spectrum_that_the_source_does_not_have_fails_in_words(tmp_path, capsys):
+    source = write_tsf(tmp_path, image(), n_samples=N_SAMPLES)
+    gpuconvert.convert(source, tmp_path / "o.zarr")
+    frames = image()
+    frames[0], frames[1] = frames[1], frames[0]
+    frames[0].x, frames[1].x = 100, 101
+    other = write_tsf(tmp_path, frames, n_samples=N_SAMPLES, name="other.d")
+    code, out, err = call(capsys, "verify", tmp_path / "o.zarr", other)
+    assert code == 1
+    assert "in bins where the source has none of them" in out
+    assert err.count("\n") == 1
+
+
 def test_a_selection_is_verified_as_it_was_made(tmp_path):
     frames = image(4, 3) + image(3, 3, seed=1, region=2)
     for frame in frames[12:]:
@@ -202,6 +236,30 @@ def test_the_command_line_says_what_is_converted(tmp_path, capsys):
     assert "--region 'x' is not clear; write it like 2 or 0,2" in err
 
 
+@pytest.mark.parametrize("kind", ["line", "scans"])
+def test_inspect_shows_the_axis_of_run(tmp_path, capsys, kind):
+    write = write_tdf if kind == "scans" else write_tsf
+    source = write(tmp_path, image(), n_samples=N_SAMPLES)
+    options = ("--axis", "tof", "--bin-ppm", "50", "--json")
+    shown = json.loads(call(capsys, "inspect", source, *options)[1])["axis"]
+    made = json.loads(call(capsys, "run", source, tmp_path / "o.zarr", *options)[1])
+    assert shown["n_bins"] == made["n_bins"]
+
+
+def test_a_folder_may_be_named_from_within_or_by_a_link(tmp_path, capsys, monkeypatch):
+    source = write_tsf(tmp_path, image(), n_samples=N_SAMPLES, name="two words.D")
+    (tmp_path / "link.d").symlink_to(source)
+    monkeypatch.chdir(source)
+    for number, name in enumerate((".", "../two words.D/", "../link.d")):
+        assert call(capsys, "run", name, f"../{number}.zarr")[0] == 0
+        assert call(capsys, "verify", f"../{number}.zarr", name)[0] == 0
+    code, _, err = call(capsys, "run", "analysis.tsf", "../o.zarr")
+    assert code == 3
+    assert (
+        "expected a name ending in .imzml, .imzml.gz, .d, .mzpeak; name the .d folder, not" in err
+    )
+
+
 def test_a_recipe_of_three_verbs_works(tmp_path, capsys):
     source = write_tdf(tmp_path, image(), n_samples=N_SAMPLES)
     assert call(capsys, "plan", source, tmp_path / "o.zarr")[0] == 0
@@ -219,6 +277,10 @@ def test_what_is_no_image_is_shown_and_not_converted(tmp_path, capsys):
     code, out, _ = call(capsys, "inspect", source)
     assert code == 0
     assert "spectra        24, no imaging data" in out
+    assert "pixel size" not in out
+    assert (
+        json.loads(call(capsys, "inspect", source, "--json")[1])["source"]["pixel_size_um"] is None
+    )
     for verb in ("run", "plan"):
         code, _, err = call(capsys, verb, source, tmp_path / "o.zarr")
         assert code == 3

@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 import gpuconvert
-from gpuconvert import conversion, plan
+from gpuconvert import conversion, exporting, plan
 from gpuconvert.errors import OutputError, SourceError, SourceReadError
 from gpuconvert.settings import Settings
 from gpuconvert.stages import Monitor
+from tests.bruker_writer import Frame, write_tsf
 from tests.e2e.data import pixels, store_bytes, write_centroid, write_profile
 from tests.e2e.test_command_line import call, command, start
 
@@ -62,6 +64,58 @@ def test_a_disk_that_fills_up_is_told_in_a_line_and_more_room_is_enough(
     assert code == 0, err
     call(capsys, "run", source, tmp_path / "whole.zarr")
     assert store_bytes(disk / "o.zarr") == store_bytes(tmp_path / "whole.zarr")
+
+
+def write_folder(folder, places):
+    """Write a TSF folder of 40 peaks a frame."""
+    rng = np.random.default_rng(1)
+    made = []
+    for x, y in places:
+        index = np.sort(rng.choice(4000, 40, replace=False))
+        made.append(Frame(x, y, line=(index + 0.5, rng.integers(1, 900, 40))))
+    return write_tsf(folder, made, n_samples=4000, profile=False)
+
+
+def write_archive(folder, places):
+    """Write an mzPeak of profiles."""
+    archive = folder / "source.mzpeak"
+    exporting.run(write_profile(folder, places=places), archive, Settings())
+    return archive
+
+
+@pytest.mark.parametrize("write", [write_folder, write_archive])
+def test_a_full_disk_stops_other_sources_alike(tmp_path, small_disk, capsys, write):
+    source = write(tmp_path, pixels(40, 30))
+    disk = small_disk("300k")
+    words = ("run", source, disk / "o.zarr", "--ignore-space")
+    code, _, err = call(capsys, *words)
+    assert code == 1
+    assert "No space left on device" in err
+    assert not (disk / "o.zarr").exists()
+    small_disk("100m")
+    assert call(capsys, *words)[0] == 0
+    assert call(capsys, "verify", disk / "o.zarr", source)[0] == 0
+
+
+@pytest.mark.parametrize("layout", ["point", "chunk"])
+def test_an_export_onto_a_disk_that_fills_up_leaves_nothing(tmp_path, small_disk, capsys, layout):
+    source = write_profile(tmp_path, places=pixels(40, 30))
+    disk = small_disk("300k")
+    words = ("run", source, disk / "o.mzpeak", "--mzpeak-layout", layout)
+    code, _, err = call(capsys, *words)
+    assert code == 1
+    assert "MB free, but the run may need" in err
+    code, _, err = call(capsys, *words, "--ignore-space")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "No space left on device" in err
+    assert "run the same command again" in err
+    assert not list(disk.iterdir())
+    small_disk("100m")
+    code, _, err = call(capsys, *words)
+    assert code == 0, err
+    call(capsys, "run", source, tmp_path / "whole.mzpeak", "--mzpeak-layout", layout)
+    assert (disk / "o.mzpeak").read_bytes() == (tmp_path / "whole.mzpeak").read_bytes()
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_done(tmp_path, small_disk, capsys):
@@ -161,12 +215,41 @@ def test_a_source_that_changes_during_the_run_is_refused(tmp_path, small_parts, 
     assert not list(tmp_path.glob("o.zarr*"))
 
 
-def _failing(monkeypatch, reads):
+@pytest.mark.parametrize("change", [_shrink, _touch, _grow])
+@pytest.mark.parametrize("name", ["test.d/analysis.tsf", "test.d/analysis.tsf_bin"])
+def test_a_folder_that_changes_during_the_run_is_refused(tmp_path, small_parts, change, name):
+    source = write_folder(tmp_path, pixels())
+    monitor = _At(4, lambda: change(tmp_path / name))
+    with pytest.raises(SourceError, match="changed .*start again|is it truncated|ended at byte"):
+        conversion.run(source, tmp_path / "o.zarr", Settings(workers=1), monitor=monitor)
+    assert not list(tmp_path.glob("o.zarr"))
+
+
+@pytest.mark.parametrize("change", [_shrink, _touch, _grow])
+def test_an_archive_that_changes_during_the_run_is_refused(tmp_path, small_parts, change):
+    source = write_archive(tmp_path, pixels())
+    monitor = _At(4, lambda: change(source))
+    with pytest.raises(SourceError, match=r"changed .*start again"):
+        conversion.run(source, tmp_path / "o.zarr", Settings(workers=1), monitor=monitor)
+    assert not list(tmp_path.glob("o.zarr"))
+
+
+@pytest.mark.parametrize("change", [_shrink, _touch, _grow])
+def test_a_source_that_changes_during_an_export_is_refused(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(exporting, "SLOT_BYTES", 2000)
+    source = write_profile(tmp_path)
+    monitor = _At(1, lambda: change(source.with_suffix(".ibd")))
+    with pytest.raises(SourceError, match="changed .*start again|ended at byte"):
+        exporting.run(source, tmp_path / "o.mzpeak", Settings(), monitor=monitor)
+    assert not list(tmp_path.glob("o.mzpeak*"))
+
+
+def _failing(monkeypatch, reads, suffix=".ibd"):
     """Let the disk of the source fail at this read and all later ones."""
     read, left = os.preadv, [reads]
 
     def fail(handle, buffers, place):
-        if os.readlink(f"/proc/self/fd/{handle}").endswith(".ibd"):  # noqa: PTH115
+        if os.readlink(f"/proc/self/fd/{handle}").endswith(suffix):  # noqa: PTH115
             left[0] -= 1
             if left[0] < 0:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -190,6 +273,21 @@ def test_a_source_whose_disk_fails_keeps_what_is_finished(tmp_path, small_parts,
     monkeypatch.undo()
     monkeypatch.setattr(plan, "PART_NONZEROS", 100)
     assert conversion.run(source, tmp_path / "o.zarr", Settings(workers=1)).parts_reused == done
+
+
+def test_a_folder_whose_disk_fails_keeps_what_is_finished(tmp_path, small_parts, monkeypatch):
+    source = write_folder(tmp_path, pixels())
+    settings = Settings(workers=1, axis="constant", bins=2000)
+    # The sample takes one read a frame, and opening one to see where the last frame ends.
+    _failing(monkeypatch, 1 + len(pixels()) + 3, ".tsf_bin")
+    words = "analysis.tsf_bin cannot be read: Input/output error; check its disk or network and run"
+    with pytest.raises(SourceReadError, match=words):
+        conversion.run(source, tmp_path / "o.zarr", settings)
+    done = len(list((tmp_path / "o.zarr.partial/parts").iterdir()))
+    assert done > 0
+    monkeypatch.undo()
+    monkeypatch.setattr(plan, "PART_NONZEROS", 100)
+    assert conversion.run(source, tmp_path / "o.zarr", settings).parts_reused == done
 
 
 def test_one_partition_tells_of_its_source_and_its_target_in_a_line(

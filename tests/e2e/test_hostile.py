@@ -1,15 +1,26 @@
 """Broken and hostile input: what is given, the exit code, and the words of the answer."""
 
 import gzip
+import io
+import json
 import os
 import resource
+import sqlite3
+import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from numcodecs import zstd
 
+from gpuconvert import conversion, exporting
+from gpuconvert.settings import Settings
+from tests.bruker_writer import Frame, write_tsf
 from tests.e2e.data import centroid_spectra, pixels, write_centroid
 from tests.e2e.test_command_line import ENVIRONMENT, call
 from tests.imzml_writer import Array, Document, cv, external, ref
@@ -163,6 +174,154 @@ cli.main()
 """
 
 
+FRAMES = [Frame(1 + k, 1, line=([9.5, 20.5 + k], [3, 4 + k])) for k in range(6)]
+
+
+def _bruker(folder, damage):
+    source = write_tsf(folder, FRAMES, n_samples=500)
+    with sqlite3.connect(source / "analysis.tsf") as connection:
+        damage(source, connection)
+    connection.close()
+    return source
+
+
+def _says(statement):
+    return lambda _, connection: connection.execute(statement)
+
+
+def _inflating(source, connection):
+    """Let the first frame inflate to 128 MiB, as its table says too."""
+    n_peaks = (128 << 20) // 12
+    packed = zstd.compress(bytes(12 * n_peaks), 1)
+    binary = source / "analysis.tsf_bin"
+    place = binary.stat().st_size
+    with binary.open("ab") as stream:
+        stream.write(struct.pack("<II", 8 + len(packed), len(packed)) + packed)
+    connection.execute("UPDATE Frames SET TimsId = ?, NumPeaks = ? WHERE Id = 1", (place, n_peaks))
+
+
+FOLDERS = [
+    ("no database", lambda source, _: (source / "analysis.tsf").write_bytes(os.urandom(5000)), 3,
+     "cannot be read as an SQLite database"),
+    ("half a database", lambda source, _: _halve(source / "analysis.tsf"), 3,
+     "cannot be read as an SQLite database"),
+    ("half a binary", lambda source, _: _halve(source / "analysis.tsf_bin"), 3, "is it truncated?"),
+    ("no frames", _says("DROP TABLE Frames"), 3, "has no column Id in a table Frames"),
+    ("no peak counts", _says("UPDATE Frames SET NumPeaks = NULL"), 3, "states no NumPeaks"),
+    ("2 billion peaks", _says("UPDATE Frames SET NumPeaks = 2000000000 WHERE Id = 2"), 3,
+     "frame 2 states 2000000000 NumPeaks, more than the 500 samples of the digitizer"),
+    ("frames inside each other", _says("UPDATE Frames SET TimsId = TimsId + 3 WHERE Id = 4"), 3,
+     "frame 4 is damaged"),
+    ("pixel far away", _says("UPDATE MaldiFrameInfo SET XIndexPos = 2000000000 WHERE Frame = 2"),
+     2, "span a grid of 2000000000 x 1 pixels"),
+    ("a bomb", _inflating, 3, "frame 1 states 11184810 NumPeaks, more than the 500 samples"),
+]  # fmt: skip
+
+
+def _halve(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "words"), [row[1:] for row in FOLDERS], ids=[row[0] for row in FOLDERS]
+)
+def test_a_hostile_folder_is_refused_in_a_line(tmp_path, capsys, damage, code, words):
+    source = _bruker(tmp_path, damage)
+    options = ("--memory", "400MiB", "--spectrum", "line")
+    found, out, err = call(capsys, "run", source, tmp_path / "o.zarr", *options)
+    assert (found, out) == (code, ""), err
+    assert words in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.glob("o.zarr"))
+
+
+def _repacked(folder, change, how=zipfile.ZIP_STORED):
+    """Write an archive whose members `change` has had in its hands."""
+    source = folder / "whole.mzpeak"
+    exporting.run(write_centroid(folder), source, Settings())
+    with zipfile.ZipFile(source) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    hostile = folder / "test.mzpeak"
+    with zipfile.ZipFile(hostile, "w", how) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return hostile
+
+
+def _without(member, column):
+    def change(members):
+        opened = pq.ParquetFile(io.BytesIO(members[member]))
+        table = opened.read()
+        if column in table.column_names:
+            table = table.drop_columns([column])
+        else:
+            (root,) = table.column_names
+            rows = table.column(root).combine_chunks()
+            kept = [field.name for field in rows.type if field.name != column]
+            parts = [rows.field(name) for name in kept]
+            table = pa.table({root: pa.StructArray.from_arrays(parts, kept)})
+        table = table.replace_schema_metadata(opened.metadata.metadata)
+        stream = io.BytesIO()
+        pq.write_table(table, stream)
+        members[member] = stream.getvalue()
+
+    return change
+
+
+def _cut_member(member):
+    return lambda members: members.update({member: members[member][:-200]})
+
+
+def _index(**changes):
+    def change(members):
+        index = json.loads(members["mzpeak_index.json"]) | changes
+        members["mzpeak_index.json"] = json.dumps(index).encode()
+
+    return change
+
+
+PEAKS, META = "spectra_peaks.parquet", "spectra_metadata.parquet"
+SCANS = "spectra_metadata_scans.parquet"
+ARCHIVES = [
+    ("no m/z", _without(PEAKS, "mz"), "has no column for the m/z"),
+    ("no intensities", _without(PEAKS, "intensity"), "has no column for the intensities"),
+    ("no spectrum of points", _without(PEAKS, "spectrum_index"), "expected that of the spectrum"),
+    ("no index of spectra", _without(META, "index"), "has no column index"),
+    ("no join", _without(SCANS, "source_index"), "has no column source_index"),
+    ("no positions", _without(SCANS, "position_x"), "is no imaging data"),
+    ("half a table", _cut_member(PEAKS), "spectra_peaks.parquet cannot be read"),
+    ("half the metadata", _cut_member(META), "spectra_metadata.parquet cannot be read"),
+    ("a list of nothing", _index(files=[]), "has no metadata of spectra"),
+    ("no list", _index(files=None), "lists no files"),
+    ("another folder", _index(files=[{"name": "../../etc/passwd", "entity_type": "spectrum",
+                                      "data_kind": "metadata"}]), "which is not there"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [row[1:] for row in ARCHIVES], ids=[row[0] for row in ARCHIVES]
+)
+def test_a_hostile_archive_is_refused_in_a_line(tmp_path, capsys, change, words):
+    source = _repacked(tmp_path, change)
+    found, out, err = call(capsys, "run", source, tmp_path / "o.zarr")
+    assert (found, out) == (3, ""), err
+    assert words in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.glob("o.zarr*"))
+
+
+def test_members_that_are_compressed_are_refused_unread(tmp_path, capsys):
+    source = _repacked(
+        tmp_path, lambda members: members.update({PEAKS: bytes(200 << 20)}), zipfile.ZIP_DEFLATED
+    )
+    assert source.stat().st_size < 1 << 20
+    code, _, err = call(capsys, "run", source, tmp_path / "o.zarr")
+    assert code == 3
+    assert "member spectra_data.parquet is compressed, but members of an mzPeak are stored" in err
+
+
 @pytest.mark.parametrize("make", [_bomb, _far, lambda: _with_numbers(length=10**9, stored=4)])
 def test_what_is_refused_takes_no_memory(tmp_path, make):
     source = make().write(tmp_path)
@@ -281,19 +440,37 @@ def test_a_link_in_a_circle_is_no_input(tmp_path, capsys):
     assert "loop.imzML does not exist" in err
 
 
-@pytest.mark.parametrize("suffix", [".imzML", ".ibd"])
-@pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_what_may_never_end_is_not_opened(tmp_path, capsys, suffix, kind):
-    source = write_centroid(tmp_path)
-    path = source.with_suffix(suffix)
+def _never_ending(path, kind):
     path.unlink()
     if kind == "pipe":
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("suffix", [".imzML", ".ibd"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_may_never_end_is_not_opened(tmp_path, capsys, suffix, kind):
+    source = write_centroid(tmp_path)
+    path = source.with_suffix(suffix)
+    _never_ending(path, kind)
     code, _, err = call(capsys, "run", source, tmp_path / "o.zarr")
     assert code == 3
     assert f"{path} is not a regular file, expected" in err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("name", ["test.d/analysis.tsf", "test.d/analysis.tsf_bin", "test.mzpeak"])
+def test_nor_is_it_in_other_formats(tmp_path, capsys, name, kind):
+    write_tsf(tmp_path, FRAMES, n_samples=500)
+    exporting.run(write_centroid(tmp_path), tmp_path / "test.mzpeak", Settings())
+    source = tmp_path / name.split("/", maxsplit=1)[0]
+    conversion.run(source, tmp_path / "whole.zarr", Settings())
+    _never_ending(tmp_path / name, kind)
+    code, _, err = call(capsys, "run", source, tmp_path / "o.zarr")
+    assert code == 3
+    assert "is not a regular file, expected" in err or "which is not there" in err
+    assert call(capsys, "verify", tmp_path / "whole.zarr", source)[0] == 3
 
 
 def test_control_characters_of_names_and_headers_reach_no_terminal(tmp_path, capsys):

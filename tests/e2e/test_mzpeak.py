@@ -477,6 +477,22 @@ def test_another_writer_makes_the_same_store_of_the_same_example(tmp_path, share
 
 
 @pytest.mark.real_data
+def test_the_same_example_has_the_same_counts_on_an_axis_that_follows_a_law(tmp_path, shared_data):
+    theirs = shared_data / "mzpeak" / "imaging" / "imaging.mzpeak"
+    ours = shared_data / "imzml" / "alexandrovteam__pyimzML" / "Example_Processed.imzML"
+    tables = []
+    for number, path in enumerate((theirs, ours)):
+        gpuconvert.convert(path, tmp_path / f"{number}.zarr", pixel_size=100)
+        tables.append(read_table(tmp_path / f"{number}.zarr"))
+    found, expected = tables
+    # Stripped zeros lie outside of its axis: it begins and ends elsewhere, by whole bins.
+    shift = int(np.argmin(np.abs(expected.mz - found.mz[0])))
+    np.testing.assert_allclose(found.mz, expected.mz[shift:][: len(found.mz)], rtol=1e-7)
+    np.testing.assert_array_equal(found.x.indices + shift, expected.x.indices)
+    np.testing.assert_array_equal(found.x.data, expected.x.data)
+
+
+@pytest.mark.real_data
 def test_the_reference_writer_marks_as_many_zeros(tmp_path, shared_data):
     """Of the same example, a newer sample of the format's own writer has 13,286 nulls."""
     source = shared_data / "imzml" / "alexandrovteam__pyimzML" / "Example_Processed.imzML"

@@ -99,6 +99,19 @@ def test_another_archive_fails(tmp_path):
     assert {"source tic", "stored tic"} & {check.name for check in found.checks if not check.ok}
 
 
+def test_another_polarity_is_noticed(tmp_path):
+    for name, sign in (("positive", 1), ("negative", -1)):
+        source = write_profile(tmp_path, name=name, polarity=sign)
+        gpuconvert.export(source, tmp_path / f"{name}.mzpeak")
+    store = tmp_path / "store.zarr"
+    gpuconvert.convert(tmp_path / "positive.mzpeak", store)
+    found = gpuconvert.verify(store, tmp_path / "negative.mzpeak")
+    failed = [check.detail for check in found.checks if not check.ok]
+    assert failed == [
+        "obs/polarity is 1 at x=1, y=0, z=0, but the source says -1 (13 pixels differ)"
+    ]
+
+
 def test_a_wrong_checksum_is_found(tmp_path):
     archive = tmp_path / "source.mzpeak"
     gpuconvert.export(write_profile(tmp_path), archive)

@@ -1,3 +1,4 @@
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +6,7 @@ from hypothesis import strategies as st
 from numcodecs.zstd import compress, decompress
 
 from gpuconvert.readers import bruker_blobs as blobs
+from tests import bruker_writer
 from tests.bruker_writer import Frame, lzf_blob, lzf_compress, tdf_blob
 
 N_SAMPLES = 3000
@@ -90,6 +92,45 @@ def test_lzf_inflates_what_was_compressed(values):
     target = np.zeros(len(plain), np.uint8)
     assert blobs.inflate_lzf(np.frombuffer(lzf_compress(plain), np.uint8), target) == len(plain)
     assert target.tobytes() == plain
+
+
+def liblzf(data):
+    """Return `data` as liblzf packs it, which HDF5's filter of that name is."""
+    with h5py.File("none", "w", driver="core", backing_store=False) as file:
+        stored = file.create_dataset(
+            "x", data=np.frombuffer(data, np.uint8), chunks=(len(data),), compression="lzf"
+        )
+        left_out, packed = stored.id.read_direct_chunk((0,))
+    assert not left_out, "the library found nothing to compress"
+    return packed
+
+
+def test_lzf_of_the_library_itself_is_read():
+    rng = np.random.default_rng(6)
+    kinds = set()
+    for size in (40, 300, 5000, 60_000):
+        # Tokens as scans have them: gaps and counts, many of which recur near and far.
+        steps = np.where(
+            rng.random(size) < 0.5, -rng.integers(1, 40, size), rng.integers(1, 30, size)
+        )
+        steps[size // 3 : size // 2] = 7
+        plain = steps.astype("<i4").tobytes()
+        packed = liblzf(plain)
+        target = np.zeros(len(plain), np.uint8)
+        assert blobs.inflate_lzf(np.frombuffer(packed, np.uint8), target) == len(plain)
+        assert target.tobytes() == plain
+        kinds |= {"literal" if packed[0] < 32 else "copy", "long" if 0xE0 in packed else ""}
+    assert {"literal", "long"} <= kinds
+
+
+def test_a_frame_packed_by_the_library_is_read(monkeypatch):
+    monkeypatch.setattr(bruker_writer, "lzf_compress", liblzf)
+    index = np.arange(0, 3000, 3)
+    frame = Frame(scans=[(index[k:], np.full(len(index) - k, 1 + k)) for k in range(4)])
+    n_peaks = sum(len(counts) for _, counts in frame.scans)
+    found, words = packed_scans(frame, n_peaks)
+    assert found == n_peaks
+    np.testing.assert_array_equal(words, words_of(frame))
 
 
 @given(st.binary(max_size=60))

@@ -452,6 +452,10 @@ REFUSED = [
     (_run("DELETE FROM Frames"), "has no frames, expected at least one"),
     (_run(f"UPDATE Frames SET TimsId = {2**63 - 1} WHERE Id = 3"), "frame 3 begins at byte 9223"),
     (_run("UPDATE Frames SET NumPeaks = -1 WHERE Id = 4"), "frame 4 states -1 NumPeaks, expected"),
+    (_run("UPDATE Frames SET NumPeaks = NULL WHERE Id = 4"), "frame 4 states no NumPeaks"),
+    (_run("UPDATE Frames SET NumPeaks = 'few' WHERE Id = 4"), "frame 4 states 'few' NumPeaks"),
+    (_run("UPDATE Frames SET Id = NULL WHERE Id = 4"), "frame None states no Id, expected a whole"),
+    (_run("UPDATE MzCalibration SET C0 = NULL"), "calibration 1 of frame 1 states no C0, expected"),
     (_run(f"UPDATE Frames SET NumPeaks = {2**40} WHERE Id = 1"), "states 1099511627776 NumPeaks"),
     (_run("UPDATE MaldiFrameInfo SET RegionNumber = -7"), "region runs from -7 to -7, expected"),
     (_run("UPDATE Frames SET TimsId = -5 WHERE Id = 3"), "frame 3 begins at byte -5"),
@@ -467,6 +471,22 @@ def test_a_damaged_folder_is_refused_in_words(tmp_path, damage, words):
     damage(path)
     with pytest.raises(SourceError, match=words):
         open_reader(path, Settings(spectrum="line"))
+
+
+def test_where_an_empty_frame_is_said_to_lie_does_not_matter(tmp_path, open_folder):
+    frames = raster()
+    plain = write_tsf(tmp_path, frames, n_samples=N_SAMPLES, name="plain.d")
+    moved = write_tsf(
+        tmp_path, frames, n_samples=N_SAMPLES, name="moved.d",
+        change=lambda connection: connection.execute(
+            f"UPDATE Frames SET TimsId = {2**63 - 1} WHERE NumPeaks = 0"
+        ),
+    )  # fmt: skip
+    for (mz, counts), (same_mz, same) in zip(
+        *(read_all(open_folder(path)) for path in (plain, moved))
+    ):
+        np.testing.assert_array_equal(mz, same_mz)
+        np.testing.assert_array_equal(counts, same)
 
 
 def test_a_missing_binary_is_a_missing_file(tmp_path):

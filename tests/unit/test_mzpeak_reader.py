@@ -18,6 +18,52 @@ CENTROID = "MS:1000127"
 DIALECTS = pytest.mark.parametrize("dialect", ["D1", "D2", "D3", "D4"])
 
 
+@pytest.mark.parametrize("mapping", [True, 7, "ms_level", [{"path": True, "accession": "x"}], [3]])
+def test_a_column_mapping_that_is_none_is_passed_over(tmp_path, mapping):
+    """Plain names are enough to find the columns. Found by damaged indices."""
+    spectra, expected = example()
+    archive = Archive.of(spectra)
+    for entry in archive.index["files"]:
+        entry["column_mapping"] = mapping
+    check(read(archive.write(tmp_path))[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("path", "has no column for the m/z"),
+        ("transform", r"has the transform \[1\], which is not"),
+    ],
+)
+def test_an_array_index_of_other_types_is_refused(tmp_path, key, words):
+    archive = Archive.of(example()[0])
+    footer = archive.footers["spectra_data.parquet"]
+    arrays = json.loads(footer["spectrum_array_index"])
+    for entry in arrays["entries"]:
+        entry[key] = [1]
+    footer["spectrum_array_index"] = json.dumps(arrays)
+    with pytest.raises(SourceError, match=words):
+        read(archive.write(tmp_path))
+
+
+@pytest.mark.parametrize("layout", ["point", "chunk"])
+@pytest.mark.parametrize("encoding", ["delta", "none"])
+def test_values_of_float32_in_wider_columns_count_as_float32(tmp_path, layout, encoding):
+    """Old writers put the float32 m/z of their sources into float64 columns."""
+    rng = np.random.default_rng(4)
+    narrow = [np.sort(rng.uniform(50, 900, 30)).astype(np.float32).astype(float) for _ in range(3)]
+    for last, dtype in ((narrow[2], "<f4"), (narrow[2] + 1e-9, "<f8")):
+        mz = [*narrow[:2], last]
+        spectra = [Spectrum(m.tolist(), [1] * 30, [(k + 1, 1)]) for k, m in enumerate(mz)]
+        archive = Archive.of(spectra, layout=layout, encoding=encoding)
+        found, acquisition, _ = read(archive.write(tmp_path, f"{dtype[1:]}"))
+        assert [item.mz_dtype for item in acquisition.encodings] == [dtype]
+        for k, m in enumerate(mz):
+            np.testing.assert_allclose(
+                found[k + 1, 1][0][0], m, rtol=0 if dtype == "<f4" else 1e-15
+            )
+
+
 def marked_profile(seed, n=6):
     """A profile with marked pairs, and the truth: its m/z and its counts."""
     rng = np.random.default_rng(seed)
@@ -100,6 +146,8 @@ def test_every_dialect_says_the_same(tmp_path, dialect, layout, unpacked):
 @pytest.mark.parametrize("layout", ["point", "chunk"])
 def test_number_formats_are_kept(tmp_path, types, layout):
     spectra, expected = example()
+    # Quarters alone would be float32.
+    spectra[0].mz[-1] = expected[3, 1][0][-1] = spectra[0].mz[-1] + 1e-3
     found, acquisition, _ = read(Archive.of(spectra, types=types, layout=layout).write(tmp_path))
     (encoding,) = acquisition.encodings
     assert (encoding.mz_dtype, encoding.intensity_dtype) == (f"<{types[0]}", f"<{types[1]}")

@@ -1,11 +1,14 @@
 import hashlib
+import zipfile
 
 import pytest
 
+import gpuconvert
 from gpuconvert.errors import SourceError, SourceReadError
 from gpuconvert.readers import open_reader
 from gpuconvert.settings import Settings
 from gpuconvert.source_check import SourceCheck
+from tests.bruker_writer import Frame, write_tsf
 from tests.imzml_writer import Document, cv
 
 SPECTRA = [(1, 1, [100.0, 200.0], [1.0, 2.0]), (2, 1, [150.0], [4.0])]
@@ -65,3 +68,32 @@ def test_a_file_that_cannot_be_read_may_be_tried_again(tmp_path):
     with pytest.raises(SourceReadError, match=words), SourceCheck(reader) as check:
         check.result()
     reader.close()
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_every_member_of_an_mzpeak_is_compared(tmp_path, unpacked):
+    source = tmp_path / "test.mzpeak"
+    gpuconvert.export(_write(tmp_path), source)
+    with zipfile.ZipFile(source) as archive:
+        place = archive.getinfo("spectra_peaks.parquet").header_offset
+        members = [name for name in archive.namelist() if name != "mzpeak_index.json"]
+        if unpacked:
+            source = tmp_path / "folder.mzpeak"
+            archive.extractall(source)
+    assert _check(source) == f"SHA-512 of {', '.join(members)} are as declared"
+    damaged = source / "spectra_peaks.parquet" if unpacked else source
+    content = bytearray(damaged.read_bytes())
+    # A bit of a page, which the footer of the table does not cover.
+    content[59 if unpacked else place + 110] ^= 1
+    damaged.write_bytes(content)
+    words = "spectra_peaks.parquet.* has SHA-512 .*, but the source declares .*; is it damaged"
+    with pytest.raises(SourceError, match=words):
+        _check(source)
+
+
+def test_an_older_mzpeak_and_a_bruker_folder_declare_none(tmp_path):
+    archive = tmp_path / "test.mzpeak"
+    gpuconvert.export(_write(tmp_path), archive, dialect="packed")
+    assert _check(archive) == "the source declares no checksum"
+    folder = write_tsf(tmp_path, [Frame(1, 1, line=([5.5], [3]))], n_samples=100)
+    assert _check(folder) == "the source declares no checksum"
