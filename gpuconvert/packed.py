@@ -154,11 +154,8 @@ class Packed:
             self.refuse(codes)
         else:
             place[self.owner], counts[self.owner] = point_at[:-1], self.n_peaks
-            given = (raw, self.begin, point_at)
-            if self.content == "samples":
-                self.refuse(unpack_samples(*given, self.n_samples, *of_model, mz, intensity))
-            else:
-                unpack_indices(*given, *of_model, mz, intensity)
+            find = unpack_samples if self.content == "samples" else unpack_indices
+            self.refuse(find(raw, self.begin, point_at, self.n_samples, *of_model, mz, intensity))
         return Unpacked(points, 8 * place, 8 * room + 4 * place, counts)
 
     def refuse(self, codes: Longs) -> None:

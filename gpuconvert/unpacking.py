@@ -109,10 +109,11 @@ def unpack_samples(
 
 @compiled
 def unpack_indices(
-    raw: Bytes, begin: Longs, point_at: Longs, models: Floats, model: Longs, factor: Floats,
-    mz: Floats, intensity: Singles,
-) -> None:  # fmt: skip
-    """Write the points of frames of indices; for the arguments see `unpack_samples`."""
+    raw: Bytes, begin: Longs, point_at: Longs, n_samples: int, models: Floats, model: Longs,
+    factor: Floats, mz: Floats, intensity: Singles,
+) -> Longs:  # fmt: skip
+    """Write the points of frames of indices; for the rest see `unpack_samples`."""
+    codes = np.zeros(len(begin), np.int64)
     for f in range(len(begin)):
         n = point_at[f + 1] - point_at[f]
         middle = begin[f] + 8 * n
@@ -120,8 +121,12 @@ def unpack_indices(
         counts = raw[middle : middle + 4 * n].view(np.float32)
         row = models[model[f]]
         for k in range(n):
+            if not 0 <= index[k] < n_samples:
+                codes[f] = BAD_INDEX
+                break
             mz[point_at[f] + k] = mz_of(index[k], row, factor[f])
             intensity[point_at[f] + k] = counts[k]
+    return codes
 
 
 @inner

@@ -127,10 +127,14 @@ def _indices(queue: Queue, frames: _Frames) -> tuple[Array, Longs]:
     point_at = frames.packed.point_at
     n_points = int(point_at[-1])
     points, mz, intensity = _room(queue, n_points)
+    damage = queue.upload("damage", np.zeros(len(point_at) - 1, np.int64))
     queue.launch(
         "unpack_indices", n_points, frames.raw, frames.begin, queue.upload("peak_at", point_at),
-        np.int64(len(point_at) - 1), *frames.models, np.int64(n_points), mz, intensity,
+        np.int64(len(point_at) - 1), np.int64(frames.packed.n_samples), *frames.models,
+        np.int64(n_points), mz, intensity, damage,
     )  # fmt: skip
+    (codes,) = queue.download(damage)
+    frames.packed.refuse(codes)
     return points, _of_spectra(frames)
 
 

@@ -34,6 +34,10 @@ WIDE_POINT_BYTES = 16
 
 LZF, ZSTD = 1, 2
 
+MOST_INFLATED = 1 << 15
+"""Bytes that a byte of a zstd frame may become: a block of at most 128 KiB takes at least 4
+(RFC 8878, 3.1.1.2). LZF makes less of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -64,17 +68,10 @@ class BlobFile:
         self.form = form
         self.number, self.n_peaks = frames.number[rows], frames.n_peaks[rows]
         self._place = frames.place[rows]
-        many = self.n_peaks > form.n_samples
-        if form.content == "line" and many.any():
-            row = int(np.argmax(many))
-            # Before memory is taken for them.
-            raise SourceError(
-                f"{path}: frame {self.number[row]} states {self.n_peaks[row]} NumPeaks, more than "
-                f"the {form.n_samples} samples of the digitizer; copy the whole folder again"
-            )
         self._file = ExtentFile(path)
         try:
             self.stored = self._find_extents(frames)
+            self._check_claims()
             self.n_scans = frames.n_scans[rows]
             if form.compression == LZF:
                 # They hold more scans than they state; each takes an offset of 4 bytes.
@@ -86,6 +83,26 @@ class BlobFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _check_claims(self) -> None:
+        """Raise SourceError where a frame states more peaks than it can hold.
+
+        Memory is taken for as many as it states.
+        """
+        if self.form.content == "profile":
+            return
+        if self.form.content == "line":
+            most = np.full_like(self.stored, self.form.n_samples)
+            limit = "the {0} samples of the digitizer"
+        else:
+            most, limit = self.stored * (MOST_INFLATED // 8), "its {1} bytes can hold"
+        many = np.flatnonzero((self.stored > 0) & (self.n_peaks > most))
+        if len(many):
+            row = int(many[0])
+            raise SourceError(
+                f"{self.path}: frame {self.number[row]} states {self.n_peaks[row]} NumPeaks, more "
+                f"than {limit.format(most[row], self.stored[row])}; copy the whole folder again"
+            )
 
     def _find_extents(self, frames: Frames) -> Longs:
         """Return the bytes from each frame to the next one in the file; 0 where none are read.

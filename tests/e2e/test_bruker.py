@@ -317,3 +317,12 @@ def test_the_published_image_is_converted_both_ways(shared_data, tmp_path):
     assert 0.85 < line.sum() / profile.sum() < 1
     bright = profile > 1e5
     assert (line[bright] > 0.85 * profile[bright]).all()
+
+
+def test_a_line_peak_beyond_the_digitizer_is_refused(tmp_path):
+    frames = [Frame(1 + k, 1, line=([5.5, 150.0], [3, 40])) for k in range(6)]
+    source = write_tsf(tmp_path, frames, n_samples=100, profile=False)
+    words = "frame 1 is damaged: a peak lies outside the digitizer's range; copy it again"
+    with pytest.raises(SourceError, match=words):
+        gpuconvert.convert(source, tmp_path / "o.zarr", axis="constant", bins=50)
+    assert not list(tmp_path.glob("o.zarr*"))

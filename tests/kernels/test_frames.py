@@ -17,7 +17,7 @@ from gpuconvert.spectra import decode, select, unpack
 from tests.frames import ALL_MODELS, CONTENTS, N_SAMPLES, pack_frames, packed_batches
 from tests.kernels.emulator import EmulatedQueue, KeptQueue
 from tests.strategies import batches, make_axis
-from tests.unit.test_packed import DAMAGE, damaged
+from tests.unit.test_packed import BAD_INDICES, DAMAGE, beyond, damaged
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ here")
 
@@ -109,6 +109,14 @@ def test_damage_is_told_in_the_same_sentence(content, word, value, words):
         unpack(batch)
     with pytest.raises(SourceError, match=f"^{re.escape(str(told.value))}$"):
         by_kernels(batch)
+
+
+@pytest.mark.parametrize("index", BAD_INDICES)
+def test_a_peak_beyond_the_digitizer_is_told_in_the_same_sentence(index):
+    with pytest.raises(SourceError) as told:
+        unpack(beyond(index))
+    with pytest.raises(SourceError, match=f"^{re.escape(str(told.value))}$"):
+        by_kernels(beyond(index))
 
 
 @given(

@@ -637,3 +637,15 @@ def test_the_extent_is_the_acquisition_range(shared_data, open_folder):
 def test_a_published_folder_without_its_binary_is_refused(shared_data):
     with pytest.raises(SourceMissingError, match=r"analysis\.tdf_bin beside it, which is not"):
         open_reader(shared_data / "bruker/vandeplaslab__imzy/example_tdf.d", Settings())
+
+
+@pytest.mark.parametrize("compression", [1, 2])
+def test_more_peaks_than_bytes_can_hold_take_no_memory(tmp_path, open_folder, compression):
+    frames = [Frame(1, 1, scans=[([3, 5], [1, 2]), ([4], [7])])]
+    path = write_tdf(
+        tmp_path, frames, n_samples=N_SAMPLES, compression=compression,
+        change=lambda connection: connection.execute("UPDATE Frames SET NumPeaks = 2000000000"),
+    )  # fmt: skip
+    words = r"frame 1 states 2000000000 NumPeaks, more than its \d+ bytes can hold; copy the whole"
+    with pytest.raises(SourceError, match=words):
+        open_folder(path)

@@ -116,6 +116,22 @@ DAMAGE = [
 """Content, word to change in every frame but the first, its value, and what is said."""
 
 
+BAD_INDICES = [-0.25, N_SAMPLES, float("nan")]
+
+
+def beyond(index):
+    """Return three frames of indices, the last two with a peak where there is no sample."""
+    good, bad = ([1.5, 9.0], [1, 2]), ([1.5, index, 9.0], [1, 2, 3])
+    return pack_frames("indices", [good, bad, bad])
+
+
+@pytest.mark.parametrize("index", BAD_INDICES)
+def test_a_peak_beyond_the_digitizer_is_damage_in_line_spectra_too(index):
+    words = "frame 12 is damaged: a peak lies outside the digitizer's range; copy it again"
+    with pytest.raises(SourceError, match=words):
+        unpack(beyond(index))
+
+
 def damaged(content, word, value):
     """Return three frames, a word changed in the last two."""
     frames = [GOOD] * 3 if content == "scans" else [{3: 1, 4: 2}] * 3
