@@ -73,6 +73,7 @@ import numpy as np
 
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.spacing import SpacingModel
+from gpuconvert.spectra import RawBatch
 
 Method = Literal["pchip", "linear", "nearest"]
 Quantity = Literal["counts", "height"]
@@ -119,9 +120,11 @@ class ResampleOptions:
         )  # fmt: skip
 
 
-def precision(mz_dtype: np.dtype[Any]) -> float:
-    """Return the relative precision of m/z stored as `mz_dtype`."""
-    return float(np.finfo(mz_dtype if mz_dtype.kind == "f" else np.float64).eps)
+def precision(batch: RawBatch) -> float:
+    """Return the relative precision of the m/z of `batch`."""
+    if batch.mz_single:
+        return float(np.finfo(np.float32).eps)
+    return float(np.finfo(batch.mz_dtype if batch.mz_dtype.kind == "f" else np.float64).eps)
 
 
 def bins_per_step(axis: MassAxis, spacing: SpacingModel) -> float:

@@ -44,6 +44,7 @@ class Encoding:
     mz_dtype, intensity_dtype : NumPy names with byte order, for example ``"<f8"``
     mz_zlib, intensity_zlib : whether the stored bytes are zlib-compressed
     representation : ``"profile"``, ``"centroid"``, or None where the file does not say
+    mz_single : whether m/z are float32 in a wider type, and differ by its rounding
     """
 
     mz_dtype: str
@@ -51,6 +52,7 @@ class Encoding:
     mz_zlib: bool = False
     intensity_zlib: bool = False
     representation: Representation | None = None
+    mz_single: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ class RawBatch:
     representation : of every spectrum in the batch, as the file says
     packed : how to find the points where `raw` holds no arrays; the dtypes are then those of
         what `unpack` returns, and `mz_at` and `intensity_at` are empty
+    mz_single : whether m/z are float32 in a wider type, and differ by its rounding
     """
 
     raw: NDArray[np.uint8]
@@ -184,6 +187,7 @@ class RawBatch:
     rows: NDArray[np.int64]
     representation: Representation | None = None
     packed: Packed | None = None
+    mz_single: bool = False
 
     @property
     def most_points(self) -> int:

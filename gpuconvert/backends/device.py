@@ -328,9 +328,9 @@ def _trimmed(batch: RawBatch) -> RawBatch:
     ]
     first = int(min(batch.mz_at.min(), batch.intensity_at.min()))
     last = int(max(ends[0].max(), ends[1].max()))
-    return RawBatch(
-        batch.raw[first:last], batch.mz_at - first, batch.intensity_at - first, batch.n_points,
-        batch.mz_dtype, batch.intensity_dtype, batch.rows, batch.representation,
+    return replace(
+        batch, raw=batch.raw[first:last], mz_at=batch.mz_at - first,
+        intensity_at=batch.intensity_at - first,
     )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def _resample(
         if options.quantity == "height":
             parts = height_parts(points, axis, options, len(faults))
         else:
-            eps = precision(batch.mz_dtype)
+            eps = precision(batch)
             parts = count_parts(points, axis, options, eps, len(faults))
     return _block(parts, batch.rows, axis.n_bins, options.threshold, tic, faults)
 

@@ -55,7 +55,7 @@ class JitBackend:
         batch = unpack(batch)
         source, flat = _source(batch), _axis(axis)
         edges = axis.edges if axis.is_listed else np.zeros(0)
-        rules = _rules(options, precision(batch.mz_dtype))
+        rules = _rules(options, precision(batch))
         n_spectra = len(batch.rows)
         columns = Columns(
             np.zeros(n_spectra + 1, np.int64), np.zeros(n_spectra), np.zeros(n_spectra),

@@ -206,7 +206,7 @@ def _places(queue: Queue, spectra: _Spectra, axis: MassAxis) -> tuple[Array, ...
 def resample(queue: Queue, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
     """Return the spectra of `batch` on `axis`, as `gpuconvert.resampling` defines it."""
     # Of the dtype in the file, whatever the kernels read.
-    problem = make_problem(axis, options, precision(batch.mz_dtype))
+    problem = make_problem(axis, options, precision(batch))
     raw, batch = _fetch(queue, batch)
     if not batch.n_points.any():
         return _empty_block(batch.rows)

@@ -138,7 +138,7 @@ class MzPeakReader:
             mz_at = np.zeros(last - first, np.int64)
         return RawBatch(
             into, mz_at, begins[1] + before * types[1].itemsize, n_points, *types,
-            np.arange(first, last), encoding.representation,
+            np.arange(first, last), encoding.representation, mz_single=encoding.mz_single,
         )  # fmt: skip
 
     def _decode(self, first: int, last: int, space: Space) -> Ints:
@@ -214,18 +214,15 @@ class MzPeakReader:
         use_peaks = (peaks > 0) & ((data == 0) | wants_peaks)
         return np.where(use_peaks, PEAKS, DATA)
 
-    def _mz_type(self, signal: Signal, stated: dict[str, Any]) -> str:
-        """Return the number format of the m/z of a member, as its values need it.
+    def _is_single(self, signal: Signal, stated: dict[str, Any]) -> bool:
+        """Return whether the m/z of a member are float32 in wider columns.
 
-        Values of float32 differ by its rounding even where other writers put them into
-        float64; our own writer keeps the format of its source.
+        Old writers put those of their sources there; ours keeps the format of its source.
         """
-        stored = signal.layout.mz_dtype.newbyteorder("<").str
-        ours = any(item.get("id") == OWN_BLOCK for item in _dicts(stated.get("software_list")))
-        if ours:
-            return stored
+        if any(item.get("id") == OWN_BLOCK for item in _dicts(stated.get("software_list"))):
+            return False
         with understood(self.path, "its signal"):
-            return "<f4" if signal.narrow() else stored
+            return signal.is_single()
 
     def _encodings(
         self, member: Ints, kind: Ints, stated: dict[str, Any]
@@ -236,12 +233,13 @@ class MzPeakReader:
         # A row without points in either member has the encoding of whichever there is.
         any_member = next(iter(self._signals))
         sources = [name if name in self._signals else any_member for name in members]
-        mz_types = {name: self._mz_type(self._signals[name], stated) for name in set(sources)}
+        single = {name: self._is_single(self._signals[name], stated) for name in set(sources)}
         encodings = tuple(
             Encoding(
-                mz_types[name],
+                self._signals[name].layout.mz_dtype.newbyteorder("<").str,
                 self._signals[name].layout.intensity_dtype.newbyteorder("<").str,
                 representation=_REPRESENTATIONS[int(key) % len(_REPRESENTATIONS)],
+                mz_single=single[name],
             )
             for name, key in zip(sources, keys, strict=True)
         )

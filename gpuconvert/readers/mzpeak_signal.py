@@ -35,6 +35,9 @@ POINTS_TOGETHER = 1 << 17
 CHUNKS_TOGETHER = 1 << 9
 """Chunks decoded at a time; a chunk holds some hundred points."""
 
+LOOKS = 8
+"""Places, evenly spread, where the number format of m/z is looked at."""
+
 
 class Signal:
     """One signal member, and which spectra it holds.
@@ -74,19 +77,20 @@ class Signal:
         real = high > 0
         return (float(low[real].min()), float(high[real].max())) if real.any() else None
 
-    def narrow(self) -> bool:
-        """Return whether m/z are float32 in float64 columns, as some writers have them.
-
-        Stops at the first that is not, which is the first of nearly all other files.
-        """
-        if self.layout.mz_dtype != np.float64:
+    def is_single(self) -> bool:
+        """Return whether m/z are float32 in float64 columns, by a look at some of them."""
+        if self.layout.mz_dtype != np.float64 or not self.n_points.any():
             return False
-        for rows in self._batches(self._rows, 0, self._rows.n_rows):
-            mz, marked = self._mz_of(rows)
-            with np.errstate(over="ignore"):
-                if (mz.astype(np.float32) != mz)[~marked].any():
-                    return False
-        return bool(self.n_points.any())
+        size = self._rows.batch_rows
+        last = max(self._rows.n_rows - size, 0)
+        for begin in np.unique(np.linspace(0, last, LOOKS).astype(np.int64)).tolist():
+            end = min(begin + size, self._rows.n_rows)
+            for rows in self._batches(self._rows, begin, end):
+                mz, marked = self._mz_of(rows)
+                with np.errstate(over="ignore"):
+                    if (mz.astype(np.float32) != mz)[~marked].any():
+                        return False
+        return True
 
     def _mz_of(self, rows: pa.StructArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return the m/z of a batch of rows, and which of them are marked."""
@@ -110,15 +114,8 @@ class Signal:
         models
             (len(spectra), 3) float64, models of the sampling step, for marked points.
         space
-            As long as the spectra together; its m/z may be narrower than the column's.
+            As long as the spectra together.
         """
-        if space.mz.dtype != self.layout.mz_dtype:
-            wide = Space(
-                np.empty(len(space.mz), self.layout.mz_dtype), space.intensity, space.marked
-            )
-            self.read(spectra, models, wide)
-            space.mz[:] = wide.mz
-            return
         indptr = np.cumsum(np.concatenate([[0], self.n_points[spectra]]))
         used = spectra[self.n_points[spectra] > 0]
         ends = self._starts[used] + self._counts[used]

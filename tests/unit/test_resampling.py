@@ -1,6 +1,7 @@
 """Options of resampling: their JSON, what adaptive stands for, the bound on non-zeros."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from gpuconvert.resampling import (
     precision,
 )
 from gpuconvert.spacing import SpacingModel
+from gpuconvert.spectra import RawBatch
 from tests.reference import resample_spectrum
 from tests.strategies import make_axis
 
@@ -43,7 +45,12 @@ def test_a_spacing_without_a_coefficient_is_refused():
     [("<f8", 2.0**-52), ("<f4", 2.0**-23), ("<f2", 2.0**-10), ("<i4", 2.0**-52)],
 )
 def test_the_precision_is_that_of_the_dtype(dtype, expected):
-    assert precision(np.dtype(dtype)) == expected
+    none = np.zeros(0, np.int64)
+    batch = RawBatch(
+        np.zeros(0, np.uint8), none, none, none, np.dtype(dtype), np.dtype("<f4"), none
+    )
+    assert precision(batch) == expected
+    assert precision(replace(batch, mz_single=True)) == np.finfo(np.float32).eps
 
 
 @pytest.mark.parametrize(
