@@ -114,7 +114,7 @@ def _budget(reader: Reader, settings: Settings, backend: Backend) -> tuple[int, 
     largest = int(acquisition.raw_bytes.max(initial=0)) + reader.batch_bytes(0, 0)
     per_point = float((acquisition.n_points / np.maximum(acquisition.raw_bytes, 1)).max(initial=0))
     fixed = BASE_BYTES + acquisition.reader_bytes + backend.base_bytes
-    fixed += acquisition.n_spectra * SPECTRUM_BYTES
+    fixed += acquisition.unpack_bytes + acquisition.n_spectra * SPECTRUM_BYTES
     # What a backend prefers is left aside: most of the work, and of the memory, is the host's.
     slot = SLOT_BYTES
     while True:

@@ -198,6 +198,7 @@ def measure_demand(
     nonzeros = 1 + min(int(points * density), int(bounds.sum()))
     most = int(acquisition.n_points.max(initial=0))
     batch = backend.peak_bytes(points, min(spectra, len(rows)), nonzeros, most).host
+    batch += acquisition.unpack_bytes
     # Not by bincount: z may be any number.
     planes = np.unique(acquisition.z, return_counts=True)[1]
     return Demand(

@@ -117,6 +117,7 @@ class Acquisition:
     metadata : further header content as plain JSON values
     imaging : whether the spectra have pixels; where not, they are strung along x
     reader_bytes : memory that reading takes beside the buffers it fills, whatever is read
+    unpack_bytes : memory that unpacking any batch takes beside its points, see `unpack`
     """
 
     path: str
@@ -142,6 +143,7 @@ class Acquisition:
     metadata: dict[str, Any] = field(default_factory=dict)
     imaging: bool = True
     reader_bytes: int = 0
+    unpack_bytes: int = 0
 
     @property
     def n_spectra(self) -> int:

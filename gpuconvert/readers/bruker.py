@@ -233,7 +233,7 @@ class BrukerReader:
             region=pixels.region.astype(np.int32), origin=origin, pixel_size=pitch.size,
             pixel_size_source=pitch.source, instrument=read_instrument(tables.metadata),
             mz_range=read_range(tables.metadata), imaging=imaging, warnings=tuple(warnings),
-            reader_bytes=frames.scratch_bytes,
+            reader_bytes=frames.reader_bytes, unpack_bytes=frames.unpack_bytes,
             metadata=_metadata(tables, self._form, self.calibration, pixels, pitch,
                                recalibrations),
         )  # fmt: skip

@@ -36,8 +36,8 @@ COUNT_BYTES = 16 << 20
 
 _SCAN_BYTES = 8
 _MOST_THREADS = 8
-_SAMPLE_BYTES = {"line": 0, "profile": 4, "scans": 9}
-"""Memory of a thread for each sample of the digitizer: to count them, to add up scans."""
+_COUNT_BYTES, _SUM_BYTES = 4, 9
+"""Memory for each sample of the digitizer: to count those that are not zero, to add up scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class FrameFile:
     stored : (n_rows,) int64, bytes to read of each; 0 where there is nothing to read
     room : (n_rows,) int64, bytes that each may inflate to, whole 8 bytes
     scale : (n_rows,) float64, what stored intensities are multiplied by
-    scratch_bytes : memory that finding points takes, in all threads
+    reader_bytes, unpack_bytes : as of an `Acquisition`
     """
 
     def __init__(self, files: BrukerFiles, frames: Frames, rows: Longs, form: Form) -> None:
@@ -76,7 +76,9 @@ class FrameFile:
         self.stored, self.n_points = self._blobs.stored, self._blobs.n_peaks
         self.room = _room(form, self._blobs)
         threads = min(_MOST_THREADS, os.cpu_count() or 1)
-        self.scratch_bytes = threads * _SAMPLE_BYTES[form.content] * form.n_samples
+        counted, summed = form.content == "profile", form.content == "scans"
+        self.reader_bytes = threads * _COUNT_BYTES * form.n_samples if counted else 0
+        self.unpack_bytes = _SUM_BYTES * form.n_samples if summed else 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="frames")
         if form.content == "profile":
             try:

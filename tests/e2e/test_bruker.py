@@ -10,8 +10,9 @@ import pytest
 import zarr
 
 import gpuconvert
-from gpuconvert import cli
+from gpuconvert import cli, conversion
 from gpuconvert.errors import SourceError
+from gpuconvert.settings import Settings
 from tests.bruker_reference import mz_of_index
 from tests.bruker_writer import MODEL_1, MODEL_2, Frame, write_tdf, write_tsf
 from tests.e2e.data import read_table, store_bytes
@@ -326,3 +327,19 @@ def test_a_line_peak_beyond_the_digitizer_is_refused(tmp_path):
     with pytest.raises(SourceError, match=words):
         gpuconvert.convert(source, tmp_path / "o.zarr", axis="constant", bins=50)
     assert not list(tmp_path.glob("o.zarr*"))
+
+
+def test_every_worker_has_memory_planned_to_add_up_scans(tmp_path):
+    """The compiled loop holds 8 bytes and a bit for each sample of the digitizer."""
+    frames = [Frame(k + 1, 1, scans=[([3, 5], [1, 2])]) for k in range(40)]
+    memory = {}
+    for n_samples in (10**3, 10**7):
+        source = write_tdf(tmp_path, frames, n_samples=n_samples, name=f"{n_samples}.d")
+        for workers in (1, 3):
+            settings = Settings(axis="constant", bins=50, mz_range=(100, 900), workers=workers)
+            _, plan = conversion.make(source, tmp_path / f"{n_samples} {workers}.zarr", settings)
+            assert plan.layout.workers == workers
+            memory[n_samples, workers] = plan.projection.memory
+    for workers in (1, 3):
+        more = memory[10**7, workers] - memory[10**3, workers]
+        assert more >= workers * (8 + 1 / 8) * (10**7 - 10**3)
