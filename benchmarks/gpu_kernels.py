@@ -16,7 +16,7 @@ from gpuconvert.backends.host import HostBackend
 from gpuconvert.backends.launches import by_bin, resample, strip_zeros
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.resampling import ResampleOptions
-from gpuconvert.spectra import CsrBlock, RawBatch
+from gpuconvert.spectra import CsrBlock, RawBatch, select
 
 Found = TypeVar("Found")
 
@@ -166,11 +166,7 @@ def _bandwidths(best: dict[str, float], points: int, values: int, copy: float) -
 def _agrees(block: CsrBlock, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> bool:
     """Return whether the first spectra are those of the NumPy backend, bit for bit."""
     few = min(4, len(batch.rows))
-    part = RawBatch(
-        batch.raw, batch.mz_at[:few], batch.intensity_at[:few], batch.n_points[:few],
-        batch.mz_dtype, batch.intensity_dtype, batch.rows[:few], batch.representation,
-    )  # fmt: skip
-    wanted = HostBackend().resample(part, axis, options)
+    wanted = HostBackend().resample(select(batch, np.arange(few)), axis, options)
     n = len(wanted.data)
     return (
         np.array_equal(block.indptr[: few + 1], wanted.indptr)

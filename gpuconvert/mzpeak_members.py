@@ -172,14 +172,9 @@ def _points(task: Task, form: SignalFormat, chosen: NDArray[np.bool_]) -> Iterat
                 points = resampled_points(block.rows, block.indptr, centres, block.data, task.tally)
             else:
                 points = source_points(
-                    batch,
-                    acquisition,
-                    form,
-                    task.tally,
-                    backend=task.backend,
-                    strip=strip,
+                    batch, acquisition, form, task.tally, backend=task.backend, strip=strip,
                     mend=settings.repair,
-                )
+                )  # fmt: skip
         yield points
         monitor.advance(int(acquisition.raw_bytes[batch.rows].sum()), len(batch.rows))
 

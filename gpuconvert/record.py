@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gpuconvert.planning import Sample, sample_batch, take_sample
 from gpuconvert.provenance import canonical_json, now_utc, software
 from gpuconvert.quality import PeakFigures, Quality, figures_of, measure, peak_shifts
 from gpuconvert.resampling import most_nonzeros
-from gpuconvert.spectra import RaggedSpectra, decode
+from gpuconvert.spectra import decode
 
 LOCAL = (
     "workers", "memory", "temp_dir", "ibd", "backend", "check_source", "durable", "ignore_space",
@@ -58,9 +59,9 @@ def _pieces(sample: Sample, n_bins: int, each: int) -> Iterator[Sample]:
         before = bounds[first - 1] if first else 0
         last = max(first + 1, int(np.searchsorted(bounds, before + PIECE_NONZEROS, "right")))
         points = slice(indptr[first], indptr[last])
-        spectra = RaggedSpectra(
-            indptr[first : last + 1] - indptr[first], sample.spectra.mz[points],
-            sample.spectra.intensity[points],
+        spectra = replace(
+            sample.spectra, indptr=indptr[first : last + 1] - indptr[first],
+            mz=sample.spectra.mz[points], intensity=sample.spectra.intensity[points],
         )  # fmt: skip
         yield Sample(sample.rows[first:last], spectra)
         first = last

@@ -39,6 +39,6 @@ def repair(batch: RawBatch) -> tuple[RawBatch, Repair]:
     order = np.lexsort((mz, owner))
     indptr = np.zeros(n_spectra + 1, np.int64)
     np.cumsum(np.bincount(owner, minlength=n_spectra), out=indptr[1:])
-    repaired = RaggedSpectra(indptr, mz[order], intensity[order])
+    repaired = RaggedSpectra(indptr, mz[order], intensity[order], spectra.mz_eps)
     done = Repair(dropped=int((~good).sum()), sorted=len(unsorted))
     return from_ragged(repaired, batch.rows, batch.representation), done

@@ -73,7 +73,6 @@ import numpy as np
 
 from gpuconvert.mass_axis import MassAxis
 from gpuconvert.spacing import SpacingModel
-from gpuconvert.spectra import RawBatch
 
 Method = Literal["pchip", "linear", "nearest"]
 Quantity = Literal["counts", "height"]
@@ -118,13 +117,6 @@ class ResampleOptions:
             value["method"], value["quantity"], float(value["threshold"]), float(value["gap"]),
             SpacingModel.from_json(value["spacing"]),
         )  # fmt: skip
-
-
-def precision(batch: RawBatch) -> float:
-    """Return the relative precision of the m/z of `batch`."""
-    if batch.mz_single:
-        return float(np.finfo(np.float32).eps)
-    return float(np.finfo(batch.mz_dtype if batch.mz_dtype.kind == "f" else np.float64).eps)
 
 
 def bins_per_step(axis: MassAxis, spacing: SpacingModel) -> float:

@@ -44,7 +44,7 @@ class Encoding:
     mz_dtype, intensity_dtype : NumPy names with byte order, for example ``"<f8"``
     mz_zlib, intensity_zlib : whether the stored bytes are zlib-compressed
     representation : ``"profile"``, ``"centroid"``, or None where the file does not say
-    mz_single : whether m/z are float32 in a wider type, and differ by its rounding
+    mz_eps : relative precision of the m/z where they were rounded to less than `mz_dtype`, or 0
     """
 
     mz_dtype: str
@@ -52,7 +52,7 @@ class Encoding:
     mz_zlib: bool = False
     intensity_zlib: bool = False
     representation: Representation | None = None
-    mz_single: bool = False
+    mz_eps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class RawBatch:
     representation : of every spectrum in the batch, as the file says
     packed : how to find the points where `raw` holds no arrays; the dtypes are then those of
         what `unpack` returns, and `mz_at` and `intensity_at` are empty
-    mz_single : whether m/z are float32 in a wider type, and differ by its rounding
+    mz_eps : relative precision of the m/z where they were rounded to less than `mz_dtype`, or 0
     """
 
     raw: NDArray[np.uint8]
@@ -189,7 +189,13 @@ class RawBatch:
     rows: NDArray[np.int64]
     representation: Representation | None = None
     packed: Packed | None = None
-    mz_single: bool = False
+    mz_eps: float = 0.0
+
+    @property
+    def precision(self) -> float:
+        """Relative precision of the m/z: that of their dtype, or what they were rounded to."""
+        kind = self.mz_dtype if self.mz_dtype.kind == "f" else np.float64
+        return max(float(np.finfo(kind).eps), self.mz_eps)
 
     @property
     def most_points(self) -> int:
@@ -213,11 +219,13 @@ class RaggedSpectra:
     indptr : (n_spectra + 1,) int64; spectrum s owns points [indptr[s], indptr[s + 1])
     mz : (n_points,) float64, Th
     intensity : (n_points,) float64, counts
+    mz_eps : relative precision of the m/z where they were rounded to less than float64, or 0
     """
 
     indptr: NDArray[np.int64]
     mz: NDArray[np.float64]
     intensity: NDArray[np.float64]
+    mz_eps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +323,8 @@ def decode(batch: RawBatch) -> RaggedSpectra:
     indptr, mz, intensity = as_stored(batch)
     with np.errstate(invalid="ignore"):
         # A signalling NaN of a damaged file becomes a quiet one, and is found as a fault.
-        return RaggedSpectra(indptr, mz.astype(np.float64), intensity.astype(np.float64))
+        wide = mz.astype(np.float64), intensity.astype(np.float64)
+    return RaggedSpectra(indptr, *wide, batch.precision)
 
 
 def concatenate(parts: list[RaggedSpectra]) -> RaggedSpectra:
@@ -329,6 +338,7 @@ def concatenate(parts: list[RaggedSpectra]) -> RaggedSpectra:
         indptr,
         np.concatenate([part.mz for part in parts]),
         np.concatenate([part.intensity for part in parts]),
+        max(part.mz_eps for part in parts),
     )
 
 
@@ -388,5 +398,5 @@ def from_ragged(
     eight = np.dtype("<f8")
     return RawBatch(
         raw, at, at + 8 * len(spectra.mz), np.diff(spectra.indptr), eight, eight, rows,
-        representation,
+        representation, mz_eps=spectra.mz_eps,
     )  # fmt: skip

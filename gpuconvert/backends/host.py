@@ -25,7 +25,7 @@ from gpuconvert.backends.host_parts import (
     sum_at,
 )
 from gpuconvert.mass_axis import MassAxis
-from gpuconvert.resampling import ResampleOptions, precision
+from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spectra import (
     MAX_MZ,
     CscBlock,
@@ -137,7 +137,7 @@ def _resample(
         if options.quantity == "height":
             parts = height_parts(points, axis, options, len(faults))
         else:
-            eps = precision(batch)
+            eps = batch.precision
             parts = count_parts(points, axis, options, eps, len(faults))
     return _block(parts, batch.rows, axis.n_bins, options.threshold, tic, faults)
 

@@ -23,7 +23,7 @@ from gpuconvert.backends.walk_types import (
     Source,
 )
 from gpuconvert.mass_axis import MassAxis
-from gpuconvert.resampling import ResampleOptions, precision
+from gpuconvert.resampling import ResampleOptions
 from gpuconvert.spectra import CscBlock, CsrBlock, MemoryUse, RawBatch, decode, from_ragged, unpack
 from gpuconvert.zero_runs import Ints, Stripped, strip
 from gpuconvert.zero_walk import zero_roles
@@ -55,7 +55,7 @@ class JitBackend:
         batch = unpack(batch)
         source, flat = _source(batch), _axis(axis)
         edges = axis.edges if axis.is_listed else np.zeros(0)
-        rules = _rules(options, precision(batch))
+        rules = _rules(options, batch.precision)
         n_spectra = len(batch.rows)
         columns = Columns(
             np.zeros(n_spectra + 1, np.int64), np.zeros(n_spectra), np.zeros(n_spectra),

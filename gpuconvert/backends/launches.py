@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpuconvert.backends.frame_launches import unpack
 from gpuconvert.backends.kernel_queue import Array, Queue
 from gpuconvert.mass_axis import MZ_FLOOR, MassAxis
-from gpuconvert.resampling import NARROWEST, SNAP, ResampleOptions, precision
+from gpuconvert.resampling import NARROWEST, SNAP, ResampleOptions
 from gpuconvert.spectra import (
     MAX_INTENSITY,
     MAX_MZ,
@@ -206,7 +206,7 @@ def _places(queue: Queue, spectra: _Spectra, axis: MassAxis) -> tuple[Array, ...
 def resample(queue: Queue, batch: RawBatch, axis: MassAxis, options: ResampleOptions) -> CsrBlock:
     """Return the spectra of `batch` on `axis`, as `gpuconvert.resampling` defines it."""
     # Of the dtype in the file, whatever the kernels read.
-    problem = make_problem(axis, options, precision(batch))
+    problem = make_problem(axis, options, batch.precision)
     raw, batch = _fetch(queue, batch)
     if not batch.n_points.any():
         return _empty_block(batch.rows)

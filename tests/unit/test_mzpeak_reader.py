@@ -58,7 +58,7 @@ def test_values_of_float32_in_wider_columns_count_as_float32(tmp_path, layout, e
         archive = Archive.of(spectra, layout=layout, encoding=encoding)
         found, acquisition, _ = read(archive.write(tmp_path, f"{single}"))
         (stored,) = acquisition.encodings
-        assert (stored.mz_dtype, stored.mz_single) == ("<f8", single)
+        assert (stored.mz_dtype, stored.mz_eps) == ("<f8", 2.0**-23 if single else 0)
         for k, m in enumerate(mz):
             np.testing.assert_allclose(found[k + 1, 1][0][0], m, rtol=1e-15)
 

@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from gpuconvert.mass_axis import of_law
 from gpuconvert.repairs import repair
-from gpuconvert.spectra import decode, describe_fault, find_faults, from_ragged
+from gpuconvert.resampling import ResampleOptions
+from gpuconvert.spacing import SpacingModel
+from gpuconvert.spectra import RawBatch, decode, describe_fault, find_faults, from_ragged
 from tests.frames import pack_frames
 from tests.unit.test_spectra import INF, NAN, ragged
 
@@ -41,3 +44,28 @@ def test_packed_spectra_are_repaired_and_described_as_well():
     assert (done.dropped, done.sorted) == (2, 0)
     assert np.diff(decode(repaired).indptr).tolist() == [2, 0]
     assert decode(repaired).intensity.tolist() == [2.0, 7.0]
+
+
+def test_repair_of_one_spectrum_changes_no_number_of_another(backend):
+    """float32 m/z on the grid of the axis stay on it, whatever else is in their batch."""
+    axis = of_law("linear-tof", 100.0, 1000.0, du=1e-3)
+    grid = (axis.u0 + (np.arange(axis.n_bins) + 0.5) * axis.du) ** 2
+    slope, first = np.polyfit(grid[1:], np.diff(grid), 1)
+    mz = grid.astype("<f4")
+    counts = np.where(np.arange(len(mz)) // 7 % 3 == 0, 5, 0).astype("<f4")
+    faulty = np.where(np.arange(len(mz)) == 9, -1, counts).astype("<f4")
+    raw = np.concatenate([values.view(np.uint8) for values in (mz, counts, mz, faulty)])
+    at = np.arange(2) * 2 * mz.nbytes
+    batch = RawBatch(
+        raw, at, at + mz.nbytes, np.full(2, len(mz)), mz.dtype, counts.dtype, np.arange(2),
+        "profile",
+    )  # fmt: skip
+    options = ResampleOptions("pchip", spacing=SpacingModel(float(first), float(slope)))
+    alone = backend.resample(batch, axis, options)
+    assert alone.faults.tolist() == [0, 8]
+    repaired = backend.resample(repair(batch)[0], axis, options)
+    own = slice(0, alone.indptr[1])
+    assert own.stop == np.count_nonzero(counts)
+    assert repaired.indptr[1] == own.stop
+    np.testing.assert_array_equal(repaired.indices[own], alone.indices[own])
+    np.testing.assert_array_equal(repaired.data[own], alone.data[own])

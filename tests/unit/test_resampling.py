@@ -1,7 +1,6 @@
 """Options of resampling: their JSON, what adaptive stands for, the bound on non-zeros."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +12,8 @@ from gpuconvert.resampling import (
     adaptive_method,
     bins_per_step,
     most_nonzeros,
-    precision,
 )
 from gpuconvert.spacing import SpacingModel
-from gpuconvert.spectra import RawBatch
 from tests.reference import resample_spectrum
 from tests.strategies import make_axis
 
@@ -38,19 +35,6 @@ def test_a_spacing_without_a_coefficient_is_refused():
     del value["spacing"]["b1"]
     with pytest.raises(PlanError, match="spacing model has no .*'b1'"):
         ResampleOptions.from_json(value)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "expected"),
-    [("<f8", 2.0**-52), ("<f4", 2.0**-23), ("<f2", 2.0**-10), ("<i4", 2.0**-52)],
-)
-def test_the_precision_is_that_of_the_dtype(dtype, expected):
-    none = np.zeros(0, np.int64)
-    batch = RawBatch(
-        np.zeros(0, np.uint8), none, none, none, np.dtype(dtype), np.dtype("<f4"), none
-    )
-    assert precision(batch) == expected
-    assert precision(replace(batch, mz_single=True)) == np.finfo(np.float32).eps
 
 
 @pytest.mark.parametrize(

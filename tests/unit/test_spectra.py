@@ -1,5 +1,7 @@
 """Batches of spectra: decoding, faults and their words, selection."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -189,3 +191,27 @@ def test_a_source_identity_is_plain_json():
     assert identity.to_json() == {
         "files": [["ibd", 12, "ff"]], "uuid": "0a", "checksum": ["sha1", "0b"]
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("<f8", 2.0**-52), ("<f4", 2.0**-23), ("<f2", 2.0**-10), ("<i4", 2.0**-52)],
+)
+def test_the_precision_is_that_of_the_dtype_or_what_was_rounded_to(dtype, expected):
+    none, kind = np.zeros(0, np.int64), np.dtype(dtype)
+    batch = RawBatch(np.zeros(0, np.uint8), none, none, none, kind, np.dtype("<f4"), none)
+    assert batch.precision == expected
+    assert replace(batch, mz_eps=2.0**-12).precision == max(expected, 2.0**-12)
+
+
+@pytest.mark.parametrize("dtype", ["<f8", "<f4", "<f2"])
+def test_decoded_spectra_remember_the_precision_of_their_mz(dtype):
+    mz, one = np.array([100.0, 101.0], dtype), np.ones(1, np.int64)
+    raw = np.concatenate([mz.view(np.uint8), np.ones(2, "<f4").view(np.uint8)])
+    batch = RawBatch(raw, one * 0, one * mz.nbytes, one * 2, mz.dtype, np.dtype("<f4"), one)
+    spectra = decode(batch)
+    wide = RaggedSpectra(np.array([0, 1]), np.array([5.0]), np.array([1.0]))
+    for again in (spectra, concatenate([wide, spectra])):
+        assert from_ragged(again, np.arange(len(again.indptr) - 1), None).precision == (
+            batch.precision
+        )
